@@ -1,0 +1,1 @@
+//! Vestibule, a programmable edge gateway.

@@ -1,0 +1,241 @@
+//! The plugins that one route runs, sorted by hook once at load.
+//!
+//! Order is all that lives here; what a plugin does is its own business.
+
+use std::sync::Arc;
+
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use crate::retry::RetryPolicy;
+use crate::{Hooks, Plugin, RequestInfo, Verdict};
+
+/// The plugins of a route: the common ones first, then its own.
+pub struct Chain {
+    request: Vec<(Hooks, Arc<dyn Plugin>)>,
+    /// Last first.
+    response: Vec<Arc<dyn Plugin>>,
+    retry: Option<Arc<dyn Plugin>>,
+    waits: bool,
+}
+
+impl Chain {
+    /// A chain that runs `plugins` in this order on the request and in reverse on the response.
+    pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
+        let hooked: Vec<(Hooks, Arc<dyn Plugin>)> =
+            plugins.into_iter().map(|plugin| (plugin.hooks(), plugin)).collect();
+        Self {
+            waits: hooked.iter().any(|(hooks, _)| hooks.wait),
+            retry: hooked
+                .iter()
+                .rfind(|(_, plugin)| plugin.retry().is_some())
+                .map(|(_, plugin)| plugin.clone()),
+            response: hooked
+                .iter()
+                .rev()
+                .filter(|(hooks, _)| hooks.response)
+                .map(|(_, plugin)| plugin.clone())
+                .collect(),
+            request: hooked.into_iter().filter(|(hooks, _)| hooks.request || hooks.wait).collect(),
+        }
+    }
+
+    /// Whether a plugin has to wait, so that `request_waiting` must be called.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// Whether any plugin sees the response.
+    pub fn has_response(&self) -> bool {
+        !self.response.is_empty()
+    }
+
+    /// The rules of retrying: of the last plugin that sets them, so a route's own before the common ones.
+    pub fn retry(&self) -> Option<&RetryPolicy> {
+        self.retry.as_ref().and_then(|plugin| plugin.retry())
+    }
+
+    /// Runs the request through a chain that does not wait, up to the first plugin that answers it.
+    ///
+    /// # Panics
+    ///
+    /// If the chain waits: to leave out the plugins that do, of all things those that ask whether a request
+    /// may pass, must never happen quietly.
+    pub fn request(&self, head: &mut RequestHeader, info: &RequestInfo<'_>) -> Verdict {
+        assert!(!self.waits, "a chain that waits is run by `request_waiting`");
+        for (_, plugin) in &self.request {
+            if let Verdict::Respond(reply) = plugin.request(head, info) {
+                return Verdict::Respond(reply);
+            }
+        }
+        Verdict::Continue
+    }
+
+    /// The same for any chain. Only the plugins that wait box a future.
+    pub async fn request_waiting(&self, head: &mut RequestHeader, info: &RequestInfo<'_>) -> Verdict {
+        for (hooks, plugin) in &self.request {
+            if hooks.request
+                && let Verdict::Respond(reply) = plugin.request(head, info)
+            {
+                return Verdict::Respond(reply);
+            }
+            if hooks.wait
+                && let Verdict::Respond(reply) = plugin.wait(head, info).await
+            {
+                return Verdict::Respond(reply);
+            }
+        }
+        Verdict::Continue
+    }
+
+    /// Runs the head of a response through the chain, last plugin first. `request` is what the upstream was
+    /// sent.
+    pub fn response(&self, head: &mut ResponseHeader, request: &RequestHeader, info: &RequestInfo<'_>) {
+        for plugin in &self.response {
+            plugin.response(head, request, info);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+
+    use super::*;
+    use crate::Reply;
+    use crate::testing::{INFO, block_on, get, plugin};
+
+    /// Writes its name into a header at each hook that it has; answers by itself where told to.
+    struct Tracer {
+        name: &'static str,
+        hooks: Hooks,
+        answers: bool,
+    }
+
+    impl Tracer {
+        fn mark(&self, head: &mut RequestHeader, hook: &str) -> Verdict {
+            head.append_header("trace", format!("{}.{hook}", self.name)).unwrap();
+            match self.answers {
+                true => {
+                    Verdict::Respond(Reply { status: 403, headers: Vec::new(), body: bytes::Bytes::new() })
+                }
+                false => Verdict::Continue,
+            }
+        }
+    }
+
+    impl Plugin for Tracer {
+        fn hooks(&self) -> Hooks {
+            self.hooks
+        }
+
+        fn request(&self, head: &mut RequestHeader, _: &RequestInfo<'_>) -> Verdict {
+            self.mark(head, "request")
+        }
+
+        fn wait<'a>(
+            &'a self,
+            head: &'a mut RequestHeader,
+            _: &'a RequestInfo<'a>,
+        ) -> Pin<Box<dyn Future<Output = Verdict> + Send + 'a>> {
+            Box::pin(async move { self.mark(head, "wait") })
+        }
+
+        fn response(&self, head: &mut ResponseHeader, request: &RequestHeader, _: &RequestInfo<'_>) {
+            head.append_header("trace", format!("{}.{}", self.name, request.uri.path())).unwrap();
+        }
+    }
+
+    const REQUEST: Hooks = Hooks { request: true, wait: false, response: false };
+    const WAIT: Hooks = Hooks { request: false, wait: true, response: false };
+    const RESPONSE: Hooks = Hooks { request: false, wait: false, response: true };
+    const ALL: Hooks = Hooks { request: true, wait: true, response: true };
+
+    fn chain(tracers: &[(&'static str, Hooks, bool)]) -> Chain {
+        let tracer = |(name, hooks, answers): &(&'static str, Hooks, bool)| {
+            Arc::new(Tracer { name, hooks: *hooks, answers: *answers }) as Arc<dyn Plugin>
+        };
+        Chain::new(tracers.iter().map(tracer).collect())
+    }
+
+    fn trace(headers: &http::HeaderMap) -> Vec<&str> {
+        headers.get_all("trace").iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn requests_run_in_order_and_responses_in_reverse() {
+        let chain = chain(&[
+            ("a", REQUEST, false),
+            ("b", RESPONSE, false),
+            ("c", ALL, false),
+            ("d", RESPONSE, false),
+        ]);
+        let mut head = get("/x");
+        assert!(matches!(block_on(chain.request_waiting(&mut head, &INFO)), Verdict::Continue));
+        assert_eq!(trace(&head.headers), ["a.request", "c.request", "c.wait"]);
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        chain.response(&mut response, &head, &INFO);
+        assert_eq!(trace(&response.headers), ["d./x", "c./x", "b./x"]);
+    }
+
+    #[test]
+    fn each_plugin_waits_in_its_own_place() {
+        let chain =
+            chain(&[("a", ALL, false), ("b", REQUEST, false), ("c", WAIT, false), ("d", REQUEST, false)]);
+        assert!(chain.waits());
+        let mut head = get("/");
+        block_on(chain.request_waiting(&mut head, &INFO));
+        assert_eq!(trace(&head.headers), ["a.request", "a.wait", "b.request", "c.wait", "d.request"]);
+    }
+
+    #[test]
+    fn the_first_answer_ends_the_chain() {
+        let waiting = chain(&[("a", WAIT, true), ("b", REQUEST, false)]);
+        let mut head = get("/");
+        assert!(
+            matches!(block_on(waiting.request_waiting(&mut head, &INFO)), Verdict::Respond(reply) if reply.status == 403)
+        );
+        assert_eq!(trace(&head.headers), ["a.wait"]);
+
+        let plain = chain(&[("a", REQUEST, false), ("b", REQUEST, true), ("c", REQUEST, false)]);
+        let mut head = get("/");
+        assert!(matches!(plain.request(&mut head, &INFO), Verdict::Respond(_)));
+        assert_eq!(trace(&head.headers), ["a.request", "b.request"]);
+    }
+
+    #[test]
+    #[should_panic(expected = "run by `request_waiting`")]
+    fn a_chain_that_waits_is_not_run_without_waiting() {
+        chain(&[("a", WAIT, false)]).request(&mut get("/"), &INFO);
+    }
+
+    #[test]
+    fn a_chain_tells_what_it_needs() {
+        for (hooks, waits, has_response) in [
+            (Hooks::default(), false, false),
+            (REQUEST, false, false),
+            (WAIT, true, false),
+            (RESPONSE, false, true),
+        ] {
+            let chain = chain(&[("a", hooks, false)]);
+            assert_eq!((chain.waits(), chain.has_response()), (waits, has_response), "{hooks:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_rules_of_retrying_win() {
+        let retry = |attempts| plugin("retry", &format!("{{ attempts: {attempts} }}")).unwrap();
+        let headers = plugin("headers", "{ request: { set: { a: b } } }").unwrap();
+        assert!(Chain::new(vec![headers.clone()]).retry().is_none());
+        let chain = Chain::new(vec![retry(3), retry(5), headers]);
+        assert_eq!(chain.retry().unwrap().attempts(), 5);
+    }
+
+    #[test]
+    fn the_future_of_a_chain_can_move_between_threads() {
+        fn movable<T: Send>(_: &T) {}
+        let chain = chain(&[]);
+        let mut head = get("/");
+        movable(&chain.request_waiting(&mut head, &INFO));
+    }
+}

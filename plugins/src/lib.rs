@@ -1,0 +1,40 @@
+//! What a plugin is, and the built-in ones.
+//!
+//! A plugin sees header sections and nothing else: no socket, no clock it cannot be given, no YAML text.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+pub mod chain;
+pub mod decode;
+pub mod duration;
+mod field;
+pub mod headers;
+mod host;
+pub mod one_or_many;
+pub mod path_rewrite;
+pub mod percent;
+pub mod plugin;
+pub mod prefix;
+pub mod problem;
+pub mod registry;
+pub mod request_id;
+pub mod retry;
+mod retry_budget;
+mod retry_policy;
+mod target;
+pub mod template;
+#[cfg(test)]
+mod testing;
+pub mod text;
+
+pub use chain::Chain;
+pub use duration::DurationText;
+pub use one_or_many::OneOrMany;
+pub use percent::Percent;
+pub use plugin::{Build, ClientCertificate, Hooks, Plugin, Reply, RequestInfo, Setting, Verdict};
+pub use prefix::replace_prefix;
+pub use problem::{Path, Problem, Segment};
+pub use registry::Registry;
+pub use retry::RetryPolicy;
+pub use template::{Scope, Template, Variable};
+pub use text::Text;
