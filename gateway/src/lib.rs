@@ -1,1 +1,3 @@
 //! Vestibule, a programmable edge gateway.
+
+pub mod route;

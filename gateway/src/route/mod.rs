@@ -1,0 +1,21 @@
+//! Which route a request takes: rules, their precedence, and the table that finds the best one.
+//! Knows no YAML, no upstream and no socket: a rule is known by its index in the list that the table was
+//! made from.
+//!
+//! Precedence follows the Kubernetes Gateway API; `Rank` is the whole of it. Every request goes through
+//! `Table::find`, and `Table::scan` says in a few lines what `find` must answer.
+
+mod host;
+mod path;
+mod query;
+mod rank;
+mod rule;
+mod table;
+mod text;
+
+pub use host::HostPattern;
+pub use path::PathPattern;
+pub use rank::{ConditionRank, HostRank, MethodRank, PathRank, Rank};
+pub use rule::{ListenerId, Match, Miss, Request, Rule};
+pub use table::Table;
+pub use text::TextPattern;
