@@ -1,3 +1,5 @@
 //! Vestibule, a programmable edge gateway.
 
+pub mod config;
 pub mod route;
+pub mod snapshot;

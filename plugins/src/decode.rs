@@ -1,4 +1,5 @@
-//! From a YAML value to a typed one, with every problem told at once and in words for the person who typed it.
+//! From a YAML value to a typed one, with every problem told at once and in words for the person who typed
+//! it.
 //!
 //! Nothing here knows files or lines: a problem has the path of the value that it is about.
 
@@ -7,13 +8,14 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 
-use crate::problem::{Path, Problem, Segment, did_you_mean};
+use crate::problem::{Path, Problem, Segment, did_you_mean, nearest};
 
 /// More problems than this are not looked for: nobody reads on, and each costs a decoding of the whole value.
 pub const MOST_PROBLEMS: usize = 100;
 
-/// Decodes `value`. What cannot be decoded is told as a problem and left out, and the rest is decoded without it, up
-/// to `MOST_PROBLEMS`; so there may be both a value and problems. The value counts only where there is no problem.
+/// Decodes `value`. What cannot be decoded is told as a problem and left out, and the rest is decoded without
+/// it, up to `MOST_PROBLEMS`; so there may be both a value and problems. The value counts only where there is
+/// no problem.
 ///
 /// A custom error of a `Deserialize` passes through as written; a last line `hint: …` in it becomes the hint.
 pub fn decode<T: DeserializeOwned>(value: &Value) -> (Option<T>, Vec<Problem>) {
@@ -60,12 +62,14 @@ enum Complaint {
 }
 
 impl Complaint {
-    // serde tells what was wrong as a text only: these are the texts of `serde::de::Error`'s provided methods.
+    // serde tells what was wrong as a text only: these are the texts of `serde::de::Error`'s provided
+    // methods.
     fn of(message: &str) -> Self {
-        let quoted = |rest: &str| match rest.rsplit_once("`, expected ").or(rest.rsplit_once("`, there are no ")) {
-            Some((given, known)) => (given.to_owned(), in_backticks(known)),
-            None => (rest.to_owned(), Vec::new()),
-        };
+        let quoted =
+            |rest: &str| match rest.rsplit_once("`, expected ").or(rest.rsplit_once("`, there are no ")) {
+                Some((given, known)) => (given.to_owned(), in_backticks(known)),
+                None => (rest.to_owned(), Vec::new()),
+            };
         if let Some(rest) = message.strip_prefix("unknown field `") {
             let (key, known) = quoted(rest);
             return Self::UnknownKey { key, known };
@@ -85,7 +89,9 @@ impl Complaint {
             return Self::Unexpected { expected: in_plain_words(expected) };
         }
         match message.split_once("\nhint: ") {
-            Some((message, hint)) => Self::Custom { message: message.to_owned(), hint: Some(hint.to_owned()) },
+            Some((message, hint)) => {
+                Self::Custom { message: message.to_owned(), hint: Some(hint.to_owned()) }
+            }
             None => Self::Custom { message: message.to_owned(), hint: None },
         }
     }
@@ -94,7 +100,7 @@ impl Complaint {
     fn follows_from(&self, cut: &Cut, path: &Path) -> bool {
         match self {
             Self::UnknownKey { .. } => false,
-            Self::MissingKey(key) => cut.has(&path.key(key)),
+            Self::MissingKey(key) => cut.has_nearly(path, key),
             _ => cut.has_inside(path),
         }
     }
@@ -102,12 +108,13 @@ impl Complaint {
     fn problem(self, path: Path, given: Option<&Value>) -> Problem {
         match self {
             Self::UnknownKey { key, known } => {
-                let hint = did_you_mean(&key, known.iter().map(String::as_str)).unwrap_or_else(|| {
-                    match known.is_empty() {
-                        true => "no key is allowed here".to_owned(),
-                        false => format!("allowed here: {}", listed(&known, ", ")),
-                    }
-                });
+                let hint =
+                    did_you_mean(&key, known.iter().map(String::as_str)).unwrap_or_else(|| {
+                        match known.is_empty() {
+                            true => "no key is allowed here".to_owned(),
+                            false => format!("allowed here: {}", listed(&known, ", ")),
+                        }
+                    });
                 Problem::new(path, format!("unknown key `{}`", shown(&key))).hint(hint)
             }
             Self::MissingKey(key) => Problem::new(path, format!("`{key}` is missing")),
@@ -150,7 +157,8 @@ const WHOLE_NUMBER: &str = "a whole number";
 
 /// serde's and the standard library's words for what they expect are Rust's; these are YAML's.
 fn in_plain_words(expected: &str) -> String {
-    let signed = |bits: u32| format!("{WHOLE_NUMBER} from -{} to {}", 1u64 << (bits - 1), (1u64 << (bits - 1)) - 1);
+    let signed =
+        |bits: u32| format!("{WHOLE_NUMBER} from -{} to {}", 1u64 << (bits - 1), (1u64 << (bits - 1)) - 1);
     match expected {
         "u8" => format!("{WHOLE_NUMBER} from 0 to {}", u8::MAX),
         "u16" => format!("{WHOLE_NUMBER} from 0 to {}", u16::MAX),
@@ -224,8 +232,14 @@ impl Cut {
         path.0.iter().try_fold(self, |at, segment| at.inside.get(segment))
     }
 
-    fn has(&self, path: &Path) -> bool {
-        self.at(path).is_some_and(|cut| cut.here)
+    /// Whether `key` of the map at `path` was left out, or a key that was told to be a misspelling of it.
+    fn has_nearly(&self, path: &Path, key: &str) -> bool {
+        self.at(path).is_some_and(|cut| {
+            cut.inside.iter().any(|(segment, cut)| match segment {
+                Segment::Key(given) => cut.here && nearest(given, [key]).is_some(),
+                Segment::Index(_) => false,
+            })
+        })
     }
 
     fn has_inside(&self, path: &Path) -> bool {
@@ -300,5 +314,131 @@ fn remove(value: &mut Value, path: &Path) -> bool {
         }
         (Some(Value::Mapping(map)), Segment::Key(key)) => map.shift_remove(key).is_some(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde::de::Error;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Outer {
+        items: Vec<Item>,
+        small: u8,
+        signed: i8,
+        some: Option<bool>,
+        words: BTreeMap<String, Word>,
+        #[serde(deserialize_with = "even")]
+        even: u64,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Item {
+        name: String,
+        #[serde(default)]
+        size: u32,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Word {
+        Left,
+        Right,
+    }
+
+    fn even<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let number = u64::deserialize(from)?;
+        match number % 2 {
+            0 => Ok(number),
+            _ => Err(D::Error::custom(format!("`{number}` is odd\nhint: add one"))),
+        }
+    }
+
+    fn told(yaml: &str) -> String {
+        let (_, problems) = decode::<Outer>(&serde_yaml::from_str(yaml).unwrap());
+        let lines = problems.iter().map(|problem| {
+            let hint = problem.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            format!("{}: {}{hint}", problem.path, problem.message)
+        });
+        lines.collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn each_slip_is_told_with_its_path_what_was_given_and_what_is_allowed() {
+        for (yaml, expected) in [
+            ("small: 5", ""),
+            ("small: 300", "small: expected a whole number from 0 to 255, got the number `300`"),
+            (
+                "small: '5'",
+                "small: expected a whole number from 0 to 255, got the text `5` (remove the quotes: `5`)",
+            ),
+            ("signed: -129", "signed: expected a whole number from -128 to 127, got the number `-129`"),
+            ("some: yes", "some: expected `true` or `false`, got the text `yes` (write `true`)"),
+            ("smal: 5", "smal: unknown key `smal` (did you mean `small`?)"),
+            (
+                "other: 5",
+                "other: unknown key `other` (allowed here: `items`, `small`, `signed`, `some`, `words`, `even`)",
+            ),
+            ("even: 3", "even: `3` is odd (add one)"),
+            ("items: a", "items: expected a list, got the text `a` (write `[a]`)"),
+            ("items: [{}]", "items[0]: `name` is missing"),
+            (
+                "items: [{ name: 5 }]",
+                "items[0].name: expected a text, got the number `5` (put it in quotes: `\"5\"`)",
+            ),
+            ("items: [5]", "items[0]: expected a map, got the number `5`"),
+            (
+                "words: { a: lef }",
+                "words.a: expected `left` or `right`, got the text `lef` (did you mean `left`?)",
+            ),
+            ("small: \"a\\nb\"", "small: expected a whole number from 0 to 255, got the text `a…`"),
+        ] {
+            assert_eq!(told(yaml), expected, "{yaml}");
+        }
+    }
+
+    #[test]
+    fn indexes_count_in_the_file_although_items_before_were_left_out() {
+        let yaml = "items: [5, { name: a }, 6, { name: b, size: x }, { nam: c }]";
+        assert_eq!(
+            told(yaml),
+            "items[0]: expected a map, got the number `5`; items[2]: expected a map, got the number `6`; \
+             items[3].size: expected a whole number from 0 to 4294967295, got the text `x`; \
+             items[4].nam: unknown key `nam` (did you mean `name`?)"
+        );
+    }
+
+    #[test]
+    fn what_is_sound_is_decoded_beside_what_is_not() {
+        let value =
+            serde_yaml::from_str("{ small: 300, even: 4, items: [{ name: a }, { name: 5 }] }").unwrap();
+        let (decoded, problems) = decode::<Outer>(&value);
+        let items = vec![Item { name: "a".into(), size: 0 }];
+        assert_eq!(decoded, Some(Outer { even: 4, items, ..Outer::default() }));
+        assert_eq!(problems.len(), 2);
+    }
+
+    #[test]
+    fn the_search_ends_after_a_hundred_problems() {
+        let yaml = format!("items: [{}]", "5, ".repeat(150));
+        let (decoded, problems) = decode::<Outer>(&serde_yaml::from_str(&yaml).unwrap());
+        assert_eq!((decoded, problems.len()), (None, MOST_PROBLEMS));
+    }
+
+    #[test]
+    fn a_long_text_is_shown_by_its_beginning() {
+        for (text, expected) in [
+            ("short", "short".to_owned()),
+            ("end\n", "end".to_owned()),
+            ("-----BEGIN KEY-----\nsecret", "-----BEGIN KEY-----…".to_owned()),
+            (&"é".repeat(41), format!("{}…", "é".repeat(40))),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
     }
 }

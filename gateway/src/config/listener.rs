@@ -1,0 +1,110 @@
+//! `listeners:`: where clients connect.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::scalar;
+use super::tls::TlsVersion;
+
+/// One address, and what is spoken on it: HTTP, HTTP over TLS, or bytes passed through.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// `ip:port`; `0.0.0.0` or `[::]` for every interface.
+    #[serde(deserialize_with = "scalar::address")]
+    #[schemars(with = "String")]
+    pub address: SocketAddr,
+    /// TLS towards clients. HTTP/2 is offered by ALPN.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub tls: Option<DownstreamTlsConfig>,
+    /// Layer 4: bytes pass through untouched. Excludes `tls`, and routes do not apply.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub tcp: Option<TcpConfig>,
+    /// Connections open at once; one more waits in the kernel's queue. Default 10000.
+    #[serde(default = "ten_thousand", deserialize_with = "scalar::from_one")]
+    #[schemars(range(min = 1))]
+    pub max_connections: usize,
+    /// How long a client may stay idle. Default 60s.
+    #[serde(default = "a_minute_idle")]
+    pub keepalive: KeepaliveConfig,
+}
+
+fn ten_thousand() -> usize {
+    10_000
+}
+
+fn a_minute_idle() -> KeepaliveConfig {
+    KeepaliveConfig { idle_timeout: Duration::from_secs(60) }
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DownstreamTlsConfig {
+    /// Chosen by SNI from each certificate's own names; the first is the default. At least one.
+    #[serde(deserialize_with = "scalar::at_least_one")]
+    #[schemars(length(min = 1))]
+    pub certificates: Vec<KeyPairConfig>,
+    /// Clients show a certificate.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub client_certificate: Option<DownstreamClientCertificateConfig>,
+    /// The lowest version accepted. Default 1.2.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+}
+
+/// A certificate chain and its key, PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPairConfig {
+    /// The certificate, and behind it those that lead to its root.
+    pub cert: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+}
+
+/// Which client certificates are accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DownstreamClientCertificateConfig {
+    /// PEM file of the CAs that may have signed it.
+    pub ca: PathBuf,
+    /// Whether a client without one is refused. Default true.
+    #[serde(default = "yes")]
+    pub require: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Bytes passed through to an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpConfig {
+    /// The upstream's name. Its `tls` does not apply: nothing is decrypted.
+    pub upstream: String,
+    /// No byte either way for so long ends the connection. Default 10m; 0s is none.
+    #[serde(default = "ten_minutes", deserialize_with = "scalar::duration")]
+    #[schemars(with = "scalar::DurationText")]
+    pub idle_timeout: Duration,
+}
+
+fn ten_minutes() -> Duration {
+    Duration::from_secs(600)
+}
+
+/// Idle connections.
+// No default of its own: a listener and an upstream each have theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepaliveConfig {
+    /// How long a connection without a request is kept; 0s closes it after its response.
+    #[serde(deserialize_with = "scalar::duration")]
+    #[schemars(with = "scalar::DurationText")]
+    pub idle_timeout: Duration,
+}

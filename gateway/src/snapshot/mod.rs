@@ -1,0 +1,3 @@
+//! What a configuration means: for now, what is wrong with it.
+
+pub mod problem;
