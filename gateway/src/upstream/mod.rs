@@ -1,0 +1,31 @@
+//! Where requests go: endpoints, how one is picked, how it is connected to and as whom.
+
+mod balance;
+pub mod connect;
+mod dns;
+mod endpoint;
+pub mod peer;
+mod session;
+mod stream;
+mod tls;
+
+use std::time::Duration;
+
+pub use balance::{Balance, Pick, Tried};
+pub use dns::Resolver;
+pub use endpoint::{Address, Endpoint};
+pub use stream::{Armed, Origin};
+pub use tls::{ClientIdentity, Policies, Roots, TlsPolicy, Verification};
+
+/// A set of endpoints that answer alike.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The name in the file.
+    pub name: String,
+    /// The endpoints and whose turn it is.
+    pub balance: Balance,
+    /// TCP connect, and then the TLS handshake, may each take so long.
+    pub connect_timeout: Duration,
+    /// How long an idle connection is kept for reuse.
+    pub idle_timeout: Duration,
+}

@@ -1,0 +1,324 @@
+//! A connection to an upstream as the engine reads and writes it: plain or TLS, with a deadline of the attempt's own.
+//!
+//! The engine bounds each read and each write, and that from settings made before it connects; what bounds a whole
+//! attempt has to sit in the stream.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora_core::protocols::l4::stream::Stream as L4;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::{SslDigest, SslStream};
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep_until};
+
+use crate::diagnose::{Cause, Failure};
+
+/// What is remembered with a connection for as long as it lives, shared with the request that uses it.
+#[derive(Debug)]
+pub struct Origin {
+    made: Instant,
+    resumed: AtomicBool,
+    /// Microseconds after `made`; 0 is none.
+    deadline: AtomicU64,
+    /// How many reads are to be put off.
+    held: AtomicU64,
+}
+
+/// A deadline that was set, to be taken back by who set it.
+#[derive(Clone, Copy, Debug)]
+pub struct Armed(u64);
+
+impl Origin {
+    pub(super) fn new() -> Self {
+        Self {
+            made: Instant::now(),
+            resumed: AtomicBool::new(false),
+            deadline: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the TLS session was resumed.
+    pub fn resumed(&self) -> bool {
+        self.resumed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_resumed(&self, resumed: bool) {
+        self.resumed.store(resumed, Ordering::Relaxed);
+    }
+
+    /// From now on, reads and writes fail once the deadline has passed.
+    pub fn arm(&self, deadline: Instant) -> Armed {
+        // At least 1: 0 means none. A deadline that has passed already fails at the first wait.
+        let micros = deadline.saturating_duration_since(self.made).as_micros().max(1) as u64;
+        self.deadline.store(micros, Ordering::Release);
+        Armed(micros)
+    }
+
+    /// Takes the deadline back, unless a later request on the same connection has set its own.
+    pub fn disarm(&self, armed: Armed) {
+        let _ = self.deadline.compare_exchange(armed.0, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Puts the next reads off for two turns of the loop. The engine ends a tunnel whose 101 it reads before it has
+    /// seen the end of the request's own, empty body (pingora issue 946); two turns later, it has.
+    pub fn hold_first_read(&self) {
+        self.held.store(2, Ordering::Release);
+    }
+
+    fn is_held(&self) -> bool {
+        let less = |held: u64| held.checked_sub(1);
+        self.held.load(Ordering::Relaxed) > 0
+            && self.held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less).is_ok()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.deadline.load(Ordering::Acquire) {
+            0 => None,
+            micros => Some(self.made + Duration::from_micros(micros)),
+        }
+    }
+}
+
+/// The connection.
+#[derive(Debug)]
+pub struct Stream {
+    transport: Transport,
+    origin: Arc<Origin>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// With or without TLS.
+#[derive(Debug)]
+pub enum Transport {
+    /// Bytes as they are; boxed, as the other's transport is.
+    Plain(Box<L4>),
+    /// Encrypted.
+    Tls(SslStream<L4>),
+}
+
+impl Stream {
+    /// A connection that is made.
+    pub fn new(transport: Transport, origin: Arc<Origin>) -> Self {
+        Self { transport, origin, timer: None }
+    }
+
+    /// Ready with an error once the deadline has passed; called when the transport has nothing to say.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(deadline) = self.origin.deadline() else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+        if timer.deadline() != deadline.into() {
+            timer.as_mut().reset(deadline.into());
+        }
+        timer.as_mut().poll(cx).map(|()| {
+            let failure = Failure::new(Cause::UpstreamTimeout, "`timeouts` of the route are over");
+            io::Error::new(io::ErrorKind::TimedOut, failure)
+        })
+    }
+
+    fn or_deadline<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => self.poll_deadline(cx).map(Err),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.origin.is_held() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        self.or_deadline(polled, cx)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        };
+        self.or_deadline(polled, cx)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        };
+        self.or_deadline(polled, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        self.or_deadline(polled, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.transport {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for Stream {
+    async fn shutdown(&mut self) {
+        match &mut self.transport {
+            Transport::Plain(stream) => Shutdown::shutdown(stream.as_mut()).await,
+            Transport::Tls(stream) => Shutdown::shutdown(stream).await,
+        }
+    }
+}
+
+impl UniqueID for Stream {
+    fn id(&self) -> UniqueIDType {
+        match &self.transport {
+            Transport::Plain(stream) => stream.id(),
+            Transport::Tls(stream) => stream.id(),
+        }
+    }
+}
+
+impl Ssl for Stream {
+    fn get_ssl(&self) -> Option<&openssl::ssl::SslRef> {
+        match &self.transport {
+            Transport::Plain(_) => None,
+            Transport::Tls(stream) => stream.get_ssl(),
+        }
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        match &self.transport {
+            Transport::Plain(_) => None,
+            Transport::Tls(stream) => stream.get_ssl_digest(),
+        }
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        match &self.transport {
+            Transport::Plain(_) => None,
+            Transport::Tls(stream) => stream.selected_alpn_proto(),
+        }
+    }
+}
+
+impl GetTimingDigest for Stream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        match &self.transport {
+            Transport::Plain(stream) => stream.get_timing_digest(),
+            Transport::Tls(stream) => stream.get_timing_digest(),
+        }
+    }
+
+    fn get_read_pending_time(&self) -> Duration {
+        match &self.transport {
+            Transport::Plain(stream) => stream.get_read_pending_time(),
+            Transport::Tls(stream) => stream.get_read_pending_time(),
+        }
+    }
+
+    fn get_write_pending_time(&self) -> Duration {
+        match &self.transport {
+            Transport::Plain(stream) => stream.get_write_pending_time(),
+            Transport::Tls(stream) => stream.get_write_pending_time(),
+        }
+    }
+}
+
+impl GetProxyDigest for Stream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        match &self.transport {
+            Transport::Plain(stream) => stream.get_proxy_digest(),
+            Transport::Tls(stream) => stream.get_proxy_digest(),
+        }
+    }
+}
+
+impl GetSocketDigest for Stream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        match &self.transport {
+            Transport::Plain(stream) => stream.get_socket_digest(),
+            Transport::Tls(stream) => stream.get_socket_digest(),
+        }
+    }
+}
+
+impl Peek for Stream {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_ends_at_the_deadline_and_not_before() {
+        let (mut stream, origin, _far) = connected().await;
+        let begun = tokio::time::Instant::now();
+        origin.arm(Instant::now() + Duration::from_secs(5));
+        let error = stream.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_was_taken_back_ends_nothing() {
+        let (mut stream, origin, far) = connected().await;
+        let first = origin.arm(Instant::now() + Duration::from_secs(1));
+        origin.disarm(first);
+        assert!(tokio::time::timeout(Duration::from_secs(60), stream.read_u8()).await.is_err());
+        let earlier = origin.arm(Instant::now() + Duration::from_secs(1));
+        origin.arm(Instant::now() + Duration::from_secs(2));
+        origin.disarm(earlier);
+        assert_eq!(
+            stream.read_u8().await.unwrap_err().kind(),
+            io::ErrorKind::TimedOut,
+            "the later one stays"
+        );
+        drop(far);
+    }
+
+    async fn connected() -> (Stream, Arc<Origin>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let origin = Arc::new(Origin::new());
+        (Stream::new(Transport::Plain(Box::new(L4::from(near))), origin.clone()), origin, far)
+    }
+}
