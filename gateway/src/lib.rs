@@ -1,7 +1,16 @@
-//! Vestibule, a programmable edge gateway.
+//! Vestibule, a programmable edge gateway: the library that its binary, its tests and third-party binaries share.
 
+mod cli;
 pub mod config;
 pub mod diagnose;
+mod engine;
+pub mod listener;
+pub mod observe;
+pub mod proxy;
 pub mod route;
+pub mod server;
 pub mod snapshot;
 pub mod upstream;
+
+pub use cli::main;
+pub use vestibule_plugins as plugins;

@@ -1,3 +1,12 @@
-//! The binary.
+//! The binary with the built-in plugins.
 
-fn main() {}
+use std::process::ExitCode;
+
+use vestibule::plugins::Registry;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    vestibule::main(Registry::builtin())
+}

@@ -1,3 +1,229 @@
-//! What a configuration means: for now, what is wrong with it.
+//! What requests run on: one immutable value compiled from the file.
+//!
+//! Nothing here knows YAML; `compile` is the only constructor.
 
+mod compile;
+pub mod files;
+#[cfg(test)]
+mod golden;
+pub mod live;
 pub mod problem;
+mod routes;
+mod tls;
+mod upstreams;
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderName;
+use openssl::ssl::SslAcceptor;
+use pingora_http::ResponseHeader;
+use vestibule_plugins::{Chain, Template};
+
+pub use compile::{Workshop, compile, load};
+pub use problem::Report;
+
+use crate::config::AccessLogConfig;
+use crate::route::Table;
+use crate::upstream::{TlsPolicy, Upstream};
+
+/// The whole configuration as requests use it. A request loads it once and keeps it to its end.
+pub struct Snapshot {
+    /// The hash of the files that it came from: `config` in the access log, `$config` in templates.
+    pub hash: String,
+    /// What is read at start only.
+    pub server: Server,
+    /// Where and how requests are logged.
+    pub access_log: AccessLogConfig,
+    /// In the order of their names; a route's table knows them by their place here.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Which route a request takes, by index into `routes`.
+    pub table: Table,
+    /// In the order of the file.
+    pub routes: Vec<Route>,
+    /// Every upstream, by name.
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
+/// What is read at start only.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Worker threads.
+    pub threads: usize,
+    /// At stop: how long requests in flight may go on.
+    pub drain_timeout: Duration,
+    /// Idle upstream connections kept, in all.
+    pub upstream_pool_size: NonZeroUsize,
+}
+
+/// One address that clients connect to.
+pub struct Listener {
+    /// The name in the file.
+    pub name: String,
+    /// Its place in the snapshot's list.
+    pub id: u16,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Connections open at once.
+    pub max_connections: usize,
+    /// How long a connection without a request is kept.
+    pub idle_timeout: Duration,
+}
+
+/// What is spoken at a listener.
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/1.1 or HTTP/2 over TLS.
+    Https(SslAcceptor),
+    /// Bytes, passed through to an upstream.
+    Tcp {
+        /// Where they go.
+        upstream: Arc<Upstream>,
+        /// No byte either way for so long ends the connection; `None` never.
+        idle_timeout: Option<Duration>,
+    },
+}
+
+/// One route.
+pub struct Route {
+    /// The name in the file, or `routes[N]`.
+    pub name: String,
+    /// What becomes of a request.
+    pub action: Action,
+    /// The common plugins and then the route's own.
+    pub chain: Chain,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// Identity and forwarding headers of the client that pass.
+    pub trusted: TrustedHeaders,
+}
+
+/// What becomes of a request.
+pub enum Action {
+    /// One of these upstreams answers, each as often as its weight says.
+    Forward {
+        /// At least one.
+        targets: Vec<Target>,
+        /// The sum of the weights, from 1.
+        total_weight: u32,
+    },
+    /// The gateway answers.
+    Respond {
+        /// With this head.
+        head: ResponseHeader,
+        /// And this body.
+        body: Bytes,
+    },
+    /// The client is sent elsewhere.
+    Redirect(Redirect),
+}
+
+/// An upstream as one route reaches it.
+pub struct Target {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// Its share among the route's targets.
+    pub weight: u32,
+    /// The Host that is sent.
+    pub host: Host,
+    /// TLS, unless the upstream is plain.
+    pub tls: Option<TargetTls>,
+    /// When a failure was last told in the log, in seconds since the process began: one line a second is enough.
+    pub warned: AtomicU64,
+}
+
+/// The Host that is sent upstream.
+pub enum Host {
+    /// The client's, as plugins left it.
+    Preserve,
+    /// The endpoint's own.
+    Endpoint,
+    /// This.
+    Template(Template),
+}
+
+/// The TLS of an upstream with the route's own keys over it.
+pub struct TargetTls {
+    /// CA, names, client certificate.
+    pub policy: Arc<TlsPolicy>,
+    /// The SNI.
+    pub sni: Sni,
+}
+
+/// The SNI that is sent.
+pub enum Sni {
+    /// None at all.
+    None,
+    /// The Host that is sent, without its port.
+    Host,
+    /// This.
+    Template(Template),
+}
+
+/// Where a client is sent; what is absent stays as the request has it.
+#[derive(Clone, Debug)]
+pub struct Redirect {
+    /// `http` or `https`.
+    pub scheme: Option<String>,
+    /// A host name.
+    pub host: Option<String>,
+    /// A port; the scheme's own is left out.
+    pub port: Option<u16>,
+    /// The path.
+    pub path: RedirectPath,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// The path of a redirect.
+#[derive(Clone, Debug)]
+pub enum RedirectPath {
+    /// As the request has it.
+    Keep,
+    /// This one.
+    Full(String),
+    /// This one in place of the prefix that the route matched by.
+    ReplacePrefix(String),
+}
+
+/// How long things may take; `None` is no limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// All tries together, waiting between them included.
+    pub request: Option<Duration>,
+    /// Each try.
+    pub attempt: Option<Duration>,
+    /// Each wait for the upstream's next byte.
+    pub idle: Option<Duration>,
+}
+
+/// Which of the headers that name an identity or an origin a route lets through from its clients.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedHeaders {
+    /// Just these.
+    pub names: Vec<HeaderName>,
+    /// All that begin so.
+    pub prefixes: Vec<String>,
+}
+
+impl TrustedHeaders {
+    /// Whether this header passes.
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        self.names.contains(name)
+            || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()))
+    }
+}
+
+impl Target {
+    /// Whether `host` is an IP address, which is verified but never sent as SNI.
+    pub fn is_address(host: &str) -> bool {
+        host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    }
+}

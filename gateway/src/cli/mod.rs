@@ -1,0 +1,71 @@
+//! The command line: one file for each command, none with logic of its own.
+
+mod check;
+mod demo;
+mod run;
+mod schema;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use env_logger::Env;
+use vestibule_plugins::Registry;
+
+use crate::snapshot::Workshop;
+
+/// A programmable edge gateway.
+#[derive(Parser)]
+#[command(name = "vestibule", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until SIGTERM.
+    Run(ConfigArgument),
+    /// Load and compile the configuration, and tell every problem that it has.
+    Check(ConfigArgument),
+    /// Serve in front of an embedded TLS origin that insists on SNI and a client certificate, and say what to try.
+    Demo {
+        /// The port of the gateway; the origin takes a free one.
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+}
+
+#[derive(clap::Args)]
+struct ConfigArgument {
+    /// A YAML file, or a folder whose *.yaml files are joined.
+    #[arg(short, long, value_name = "FILE or FOLDER")]
+    config: PathBuf,
+}
+
+/// Runs the command line with these plugins: what a binary's `main` returns.
+pub fn main(registry: Registry) -> ExitCode {
+    let arguments = Arguments::parse();
+    let workshop = Workshop::new(registry);
+    // The engine tells each broken connection as an error; what matters of that is in the access log.
+    env_logger::Builder::from_env(
+        Env::default().default_filter_or("warn,vestibule=info,pingora_core=off,pingora_proxy=off"),
+    )
+    .target(env_logger::Target::Stderr)
+    .init();
+    let done = match arguments.command {
+        Command::Run(ConfigArgument { config }) => run::run(&config, &workshop),
+        Command::Check(ConfigArgument { config }) => check::check(&config, &workshop),
+        Command::Demo { port } => demo::demo(port, &workshop),
+        Command::Schema => schema::schema(&workshop.registry),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

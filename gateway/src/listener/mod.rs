@@ -1,0 +1,175 @@
+//! Where clients connect: an address is bound, connections are accepted up to a limit, and each is handed to what its
+//! listener speaks.
+
+mod tcp;
+mod tls;
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use pingora_core::apps::ServerApp;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{GetProxyDigest, GetSocketDigest, SocketDigest};
+use pingora_http::ResponseHeader;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+pub use tls::{Certificate, ClientCheck, acceptor};
+
+use crate::engine::Engine;
+use crate::observe::AccessLog;
+use crate::proxy::ctx::Client;
+use crate::snapshot::{Listener, Protocol};
+
+/// How long a client may take for its side of a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long accepting rests when the process has no file descriptor left.
+const REST: Duration = Duration::from_millis(100);
+
+impl Listener {
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        match self.protocol {
+            Protocol::Https(_) => "https",
+            Protocol::Http | Protocol::Tcp { .. } => "http",
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.address)
+    }
+}
+
+/// A listener that holds its address.
+pub struct Bound {
+    listener: Arc<Listener>,
+    socket: TcpListener,
+}
+
+/// Takes the address. Within a tokio runtime.
+///
+/// # Errors
+/// With the listener's name and the address in the message: the address is in use, or not this machine's, or its port
+/// is one that only root may bind.
+pub fn bind(listener: &Arc<Listener>) -> Result<Bound, String> {
+    let told = |error: io::Error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "\nhint: another program listens there: `ss -ltnp` names it",
+            io::ErrorKind::PermissionDenied => {
+                "\nhint: ports below 1024 are root's: use one above, such as 8080"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "\nhint: no interface of this machine has the address; 0.0.0.0 is all of them"
+            }
+            _ => "",
+        };
+        format!("listener `{}` cannot listen on {}: {error}{hint}", listener.name, listener.address)
+    };
+    let bound = std::net::TcpListener::bind(listener.address).map_err(told)?;
+    bound.set_nonblocking(true).map_err(told)?;
+    let socket = TcpListener::from_std(bound).map_err(told)?;
+    Ok(Bound { listener: listener.clone(), socket })
+}
+
+/// What every listener needs to serve its connections.
+#[derive(Clone)]
+pub struct Services {
+    /// Serves HTTP.
+    pub engine: Arc<Engine>,
+    /// For connections that are passed through; requests are logged by the engine.
+    pub log: Arc<AccessLog>,
+    /// The hash of the configuration, for the same log.
+    pub config: Arc<str>,
+    /// Turns true when the process is to stop.
+    pub stop: watch::Receiver<bool>,
+    /// Each connection holds a clone for as long as it lives, so that a stop can wait for the last one.
+    pub open: mpsc::Sender<()>,
+}
+
+/// Accepts until the process is to stop.
+pub async fn accept(bound: Bound, services: Services) {
+    let Bound { listener, socket } = bound;
+    let slots = Arc::new(Semaphore::new(listener.max_connections));
+    let mut stop = services.stop.clone();
+    loop {
+        // Taken before accepting: past the limit, clients wait in the kernel's queue.
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = async {
+                let slot = slots.clone().acquire_owned().await;
+                (socket.accept().await, slot)
+            } => accepted,
+        };
+        let (Ok((stream, _)), Ok(slot)) = accepted else {
+            log::warn!(
+                "listener `{}`: a connection cannot be accepted: {:?}",
+                listener.name,
+                accepted.0.err()
+            );
+            sleep(REST).await;
+            continue;
+        };
+        let (listener, services) = (listener.clone(), services.clone());
+        tokio::spawn(async move {
+            serve(stream, listener, services).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
+    let Ok(peer) = stream.peer_addr() else { return };
+    let _ = stream.set_nodelay(true);
+    let fd = stream.as_raw_fd();
+    let mut stream = Stream::from(stream);
+    stream.set_socket_digest(SocketDigest::from_raw_fd(fd));
+    // A v4 client of a v6 socket is told by its v4 address.
+    let ip = peer.ip().to_canonical();
+    let ip_text =
+        HeaderValue::from_str(&ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+    let mut client = Client { listener: listener.clone(), ip: Some(ip), ip_text, certificate: None };
+    match &listener.protocol {
+        Protocol::Tcp { upstream, idle_timeout } => {
+            tcp::pass_through(stream, upstream, *idle_timeout, &client, &services).await;
+        }
+        Protocol::Http => {
+            if let Some(mark) = mark(client) {
+                stream.set_proxy_digest(mark);
+                services.engine.process_new(Box::new(stream), &services.stop).await;
+            }
+        }
+        Protocol::Https(acceptor) => {
+            let handshake = pingora_core::protocols::tls::server::handshake(acceptor, stream);
+            let mut stream = match timeout(HANDSHAKE, handshake).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return log::debug!("listener `{}`, {peer}: {error}", listener.name),
+                Err(_) => {
+                    return log::debug!(
+                        "listener `{}`, {peer}: no TLS handshake in {HANDSHAKE:?}",
+                        listener.name
+                    );
+                }
+            };
+            client.certificate = tls::client_certificate(stream.ssl());
+            if let Some(mark) = mark(client) {
+                // A TLS stream of the engine's ignores what is set on itself.
+                stream.get_mut().set_proxy_digest(mark);
+                services.engine.process_new(Box::new(stream), &services.stop).await;
+            }
+        }
+    }
+}
+
+/// Leaves the client with the stream: the engine hands it to each request's hooks.
+fn mark(client: Client) -> Option<ProxyDigest> {
+    let blank = ResponseHeader::build(200, Some(0)).ok()?;
+    Some(ProxyDigest::new(Box::new(blank), Some(Box::new(Arc::new(client)))))
+}

@@ -1,0 +1,208 @@
+//! From a request's head to what becomes of it: a route, its plugins, an upstream. Nothing here reaches an upstream.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, header};
+use pingora_core::protocols::Digest;
+use pingora_http::RequestHeader;
+use pingora_http::authority::{RawTargetAuthority, raw_target_authority};
+use pingora_proxy::Session;
+use vestibule_plugins::Verdict;
+
+use super::ctx::{Client, Ctx};
+use super::{forwarded, respond};
+use crate::diagnose::{Cause, Failure};
+use crate::observe::access_log;
+use crate::route;
+use crate::snapshot::Action;
+
+/// What becomes of a request.
+pub enum Next {
+    /// An upstream is asked.
+    Forward,
+    /// The gateway has answered.
+    Answered,
+}
+
+/// How long a client may keep the gateway waiting within a request or an answer.
+const CLIENT_STALL: Duration = Duration::from_secs(60);
+/// How long the rest of a request's body may take when its answer is complete already.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Finds the route and runs the request side of its chain.
+///
+/// # Errors
+/// The request cannot be served, and why: the caller writes the error reply.
+pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure> {
+    ctx.time = access_log::now();
+    ctx.client = session.digest().and_then(client);
+    let client =
+        ctx.client.clone().ok_or_else(|| Failure::new(Cause::Internal, "a connection without a listener"))?;
+    let idle = client.listener.idle_timeout.as_secs().max(1);
+    let keepalive = (!session.is_process_shutting_down()).then_some(idle);
+    session.set_keepalive(keepalive);
+    session.set_read_timeout(Some(CLIENT_STALL));
+    session.set_write_timeout(Some(CLIENT_STALL));
+    session.set_total_drain_timeout(Some(DRAIN));
+
+    let head = session.req_header_mut();
+    let host = to_origin_form(head)?;
+    ctx.asked.path = head.uri.path().to_owned();
+    ctx.asked.host = host_name(host.to_str().unwrap_or_default()).to_ascii_lowercase();
+
+    let request = route::Request {
+        host: &ctx.asked.host,
+        path: &ctx.asked.path,
+        query: head.uri.query(),
+        method: &head.method,
+        headers: &head.headers,
+        listener: client.listener.id,
+    };
+    let found = ctx.snapshot.table.find(&request).ok_or_else(|| Failure::new(Cause::NoRoute, ""))?;
+    ctx.route = Some(found.rule);
+    ctx.prefix = found.prefix_len;
+
+    let snapshot = ctx.snapshot.clone();
+    let route = &snapshot.routes[found.rule];
+    ctx.deadline = route.timeouts.request.map(|limit| ctx.started + limit);
+    forwarded::rewrite(head, host, &client, &route.trusted)?;
+    if let Action::Forward { targets, total_weight } = &route.action {
+        ctx.target = Some(choose(targets.iter().map(|target| target.weight), *total_weight));
+        if let Some(retry) = route.chain.retry() {
+            retry.note_request();
+        }
+    }
+    let verdict = match route.chain.waits() {
+        true => route.chain.request_waiting(head, &ctx.info()).await,
+        false => route.chain.request(head, &ctx.info()),
+    };
+    match (verdict, &route.action) {
+        (Verdict::Respond(reply), _) => respond::with_reply(session, ctx, reply).await,
+        (Verdict::Continue, Action::Forward { .. }) => return Ok(Next::Forward),
+        (Verdict::Continue, Action::Respond { head, body }) => {
+            respond::with_page(session, ctx, head, body).await
+        }
+        (Verdict::Continue, Action::Redirect(redirect)) => {
+            respond::with_redirect(session, ctx, redirect).await
+        }
+    }
+    .map_err(|error| Failure::new(Cause::ClientClosed, error.to_string()))?;
+    Ok(Next::Answered)
+}
+
+/// The connection that a request came by, which its listener left with the stream.
+fn client(digest: &Digest) -> Option<Arc<Client>> {
+    let data = digest.proxy_digest.as_ref()?.user_data.as_ref()?;
+    data.downcast_ref::<Arc<Client>>().cloned()
+}
+
+/// Makes HTTP/2 and absolute-form requests look like the common ones, a path and a Host, so that what is matched, what
+/// plugins see and what is sent are the same; and returns the Host. RFC 9112 section 3.2: without one it is a 400.
+fn to_origin_form(head: &mut RequestHeader) -> Result<HeaderValue, Failure> {
+    let invalid = |what: &str| Failure::new(Cause::RequestInvalid, what);
+    // The engine keeps an HTTP/2 authority in the URI, and that of an absolute-form target in the raw target alone.
+    let target = match (head.uri.authority(), raw_target_authority(head.raw_path())) {
+        (Some(authority), _) => Some((
+            authority.as_str().as_bytes().to_owned(),
+            head.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes().to_owned(),
+        )),
+        (None, RawTargetAuthority::Absolute { authority, path_and_query, .. }) => {
+            Some((authority.to_owned(), path_and_query.to_owned()))
+        }
+        (None, RawTargetAuthority::None) => None,
+        (None, RawTargetAuthority::AmbiguousAuthority) => return Err(invalid("the target's host")),
+    };
+    if let Some((authority, path)) = target {
+        // RFC 9113 section 8.3.1 and RFC 9112 section 3.2.2: the authority of the target wins over Host.
+        let host = HeaderValue::from_bytes(&authority).map_err(|_| invalid("the target's host"))?;
+        let path: &[u8] = if path.is_empty() { b"/" } else { &path };
+        head.set_raw_path(path).map_err(|_| invalid("the target"))?;
+        head.insert_header(header::HOST, host).map_err(|_| invalid("the target's host"))?;
+    }
+    let host = head.headers.get(header::HOST).ok_or_else(|| invalid("no Host"))?;
+    match host_name(host.to_str().unwrap_or_default()) {
+        "" => Err(invalid("an empty or unreadable Host")),
+        _ => Ok(host.clone()),
+    }
+}
+
+/// A Host without its port.
+pub fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // An IPv6 address keeps its colons, and its brackets.
+        Some((name, port)) if !port.contains(']') && port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// One of the targets, each as often as its weight says.
+fn choose(weights: impl Iterator<Item = u32>, total: u32) -> usize {
+    let mut left = if total > 1 { fastrand::u32(..total) } else { 0 };
+    for (position, weight) in weights.enumerate() {
+        if left < weight {
+            return position;
+        }
+        left -= weight;
+    }
+    0
+}
+
+/// When a request that begins now must be over.
+pub fn deadline(limit: Option<Duration>) -> Option<Instant> {
+    limit.map(|limit| Instant::now() + limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_loses_its_port_and_nothing_else() {
+        for (host, name) in [
+            ("a.test", "a.test"),
+            ("a.test:80", "a.test"),
+            ("a.test:", "a.test"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("127.0.0.1:8080", "127.0.0.1"),
+            ("", ""),
+            (":80", ""),
+        ] {
+            assert_eq!(host_name(host), name, "{host}");
+        }
+    }
+
+    #[test]
+    fn weights_decide_how_often() {
+        let count = (0..10_000).filter(|_| choose([90, 10].into_iter(), 100) == 1).count();
+        assert!((700..1300).contains(&count), "{count} of 10000 by a weight of 10 in 100");
+        assert!((0..1000).all(|_| choose([0, 5].into_iter(), 5) == 1), "a weight of 0 gets nothing");
+    }
+
+    #[test]
+    fn an_absolute_target_becomes_a_path_and_a_host() {
+        for by_uri in [false, true] {
+            let mut head = RequestHeader::build("GET", b"http://a.test:81/x?y=1", None).unwrap();
+            if by_uri {
+                head.set_uri(http::Uri::from_static("https://a.test:81/x?y=1"));
+            }
+            head.insert_header("host", "other.test").unwrap();
+            assert_eq!(to_origin_form(&mut head).unwrap(), "a.test:81");
+            assert_eq!(head.uri, "/x?y=1");
+            assert_eq!(head.raw_path(), b"/x?y=1");
+            assert_eq!(head.headers["host"], "a.test:81");
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_host_is_refused() {
+        for host in [None, Some(""), Some(":80")] {
+            let mut head = RequestHeader::build("GET", b"/", None).unwrap();
+            if let Some(host) = host {
+                head.insert_header("host", host).unwrap();
+            }
+            assert_eq!(to_origin_form(&mut head).unwrap_err().cause, Cause::RequestInvalid, "{host:?}");
+        }
+    }
+}

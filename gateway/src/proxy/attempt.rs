@@ -1,0 +1,276 @@
+//! One try at an upstream: where it goes, as whom, what came of it, and whether there is another.
+
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::{HeaderValue, header};
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result, RetryType};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+use vestibule_plugins::retry::{Attempt, Body, Connection, Decision, Outcome, RetryPolicy, Sent};
+
+use super::admit::{deadline, host_name};
+use super::ctx::Ctx;
+use crate::diagnose::{self, Cause, Failure};
+use crate::snapshot::{Host, Sni, Target};
+use crate::upstream::Origin;
+use crate::upstream::peer::{Limits, peer};
+
+/// Waits where a retry has to, picks an endpoint, and says how it is to be connected to.
+pub async fn begin(head: &RequestHeader, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    let backoff = std::mem::take(&mut ctx.attempt.backoff);
+    if !backoff.is_zero() {
+        tokio::time::sleep(backoff).await;
+    }
+    ctx.attempt.number += 1;
+    ctx.attempt.deadline = None;
+    ctx.attempt.tls = None;
+    disarm(ctx);
+    let begun = pick(head, ctx);
+    if let Err(failure) = &begun {
+        warn(ctx, failure);
+    }
+    begun.map_err(Failure::into_error)
+}
+
+fn pick(head: &RequestHeader, ctx: &mut Ctx) -> Result<Box<HttpPeer>, Failure> {
+    let snapshot = ctx.snapshot.clone();
+    let internal = || Failure::new(Cause::Internal, "a request without an upstream");
+    let route = ctx.route.and_then(|route| snapshot.routes.get(route)).ok_or_else(internal)?;
+    let target = target_of(route, ctx.target).ok_or_else(internal)?;
+    let upstream = &target.upstream;
+    ctx.remaining(None)?;
+    ctx.attempt.started = Some(Instant::now());
+    ctx.attempt.deadline = deadline(route.timeouts.attempt);
+
+    let Some(pick) = upstream.balance.pick(&ctx.attempt.tried) else {
+        let names = upstream.balance.endpoints().iter().map(|endpoint| endpoint.text.as_str());
+        return Err(Failure::new(Cause::DnsNotFound, names.collect::<Vec<_>>().join(", ")));
+    };
+    ctx.attempt.tried.push(pick.address.clone());
+    ctx.attempt.pick = Some(pick);
+    ctx.attempt.identity = identity(target, head, ctx);
+    let limits = Limits {
+        connect: ctx.remaining(Some(upstream.connect_timeout))?,
+        io: route.timeouts.idle,
+        idle: upstream.idle_timeout,
+    };
+    let address = &ctx.attempt.pick.as_ref().ok_or_else(internal)?.address;
+    let tls = target.tls.as_ref().map(|tls| (&*tls.policy, ctx.attempt.identity.as_str()));
+    peer(address, tls, limits).map_err(|error| Failure::new(Cause::ConnectFailed, error.to_string()))
+}
+
+fn target_of(route: &crate::snapshot::Route, target: Option<usize>) -> Option<&Target> {
+    match &route.action {
+        crate::snapshot::Action::Forward { targets, .. } => targets.get(target?),
+        _ => None,
+    }
+}
+
+/// The SNI of this attempt; where the Host is an IP address that address, and nothing where the file says `none`.
+fn identity(target: &Target, head: &RequestHeader, ctx: &Ctx) -> String {
+    let Some(tls) = &target.tls else { return String::new() };
+    let name = match &tls.sni {
+        Sni::None => return String::new(),
+        Sni::Template(template) => template.render(head, &ctx.info()).into_owned(),
+        Sni::Host => host(target, head, ctx).unwrap_or_else(|| {
+            head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned()
+        }),
+    };
+    // RFC 6066 section 3: neither a port nor a trailing dot.
+    host_name(&name).trim_end_matches('.').trim_matches(['[', ']']).to_ascii_lowercase()
+}
+
+/// The Host to send where it is not the one that the request has.
+fn host(target: &Target, head: &RequestHeader, ctx: &Ctx) -> Option<String> {
+    match &target.host {
+        Host::Preserve => None,
+        Host::Endpoint => Some(ctx.attempt.pick.as_ref()?.endpoint.host.clone()),
+        Host::Template(template) => Some(template.render(head, &ctx.info()).into_owned()),
+    }
+}
+
+/// Writes the Host that this attempt is to have into the request that goes to the upstream.
+pub fn address(request: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
+    let Some(host) = ctx.target().and_then(|target| host(target, request, ctx)) else { return Ok(()) };
+    let value = HeaderValue::from_str(&host).map_err(|_| {
+        Failure::new(Cause::Internal, "`host` of the upstream came out as an illegal header value")
+            .into_error()
+    })?;
+    request.insert_header(header::HOST, value)
+}
+
+/// Notes how the connection came about.
+pub fn connected(upgrades: bool, reused: bool, digest: Option<&Digest>, ctx: &mut Ctx) {
+    ctx.attempt.reused = reused;
+    let data = digest.and_then(|digest| digest.proxy_digest.as_ref()?.user_data.as_ref());
+    let Some(origin) = data.and_then(|data| data.downcast_ref::<Arc<Origin>>()) else { return };
+    if let Some(tls) = digest.and_then(|digest| digest.ssl_digest.as_ref()) {
+        ctx.attempt.tls = Some((known_version(&tls.version), origin.resumed()));
+    }
+    if upgrades {
+        origin.hold_first_read();
+    }
+    if let Some(deadline) = [ctx.deadline, ctx.attempt.deadline].into_iter().flatten().min() {
+        ctx.attempt.armed = Some((origin.clone(), origin.arm(deadline)));
+    }
+}
+
+/// Takes the deadline off the connection: the exchange is over, or has become a tunnel, which only idleness ends.
+pub fn disarm(ctx: &mut Ctx) {
+    if let Some((origin, armed)) = ctx.attempt.armed.take() {
+        origin.disarm(armed);
+    }
+}
+
+fn known_version(version: &str) -> &'static str {
+    match version {
+        "TLSv1.2" => "TLSv1.2",
+        "TLSv1.3" => "TLSv1.3",
+        _ => "other",
+    }
+}
+
+/// A head has come from the upstream: passed on, or given up for another try.
+pub fn answered(session: &Session, response: &ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    let status = response.status;
+    if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    if status == http::StatusCode::SWITCHING_PROTOCOLS {
+        disarm(ctx);
+        (ctx.deadline, ctx.attempt.deadline) = (None, None);
+    }
+    ctx.attempt.status = Some(status.as_u16());
+    ctx.attempt.took = ctx.attempt.started.map(|started| started.elapsed());
+    if !policy(ctx).is_retryable_status(status.as_u16()) {
+        return Ok(());
+    }
+    let failure = Failure::new(Cause::UpstreamStatus, status.as_str());
+    if !again(session, ctx, Outcome::Status(status.as_u16()), Sent::Something) {
+        // The client gets the upstream's own answer: it says more than one of ours.
+        return Ok(());
+    }
+    warn(ctx, &failure);
+    let mut error = failure.into_error();
+    error.set_retry(true);
+    Err(error)
+}
+
+/// The endpoint could not be connected to: nothing of the request has been sent.
+pub fn not_connected(session: &Session, ctx: &mut Ctx, error: Box<Error>) -> Box<Error> {
+    let failure = diagnose::of_error(&error, false);
+    let outcome = match failure.cause {
+        Cause::ConnectTimeout | Cause::TlsHandshakeTimeout => Outcome::Timeout,
+        _ => Outcome::ConnectFailure,
+    };
+    failed(session, ctx, error, &failure, outcome, Sent::Nothing)
+}
+
+/// The exchange broke off after the connection had been made.
+pub fn broken(session: &Session, ctx: &mut Ctx, mut error: Box<Error>, reused: bool) -> Box<Error> {
+    if matches!(error.esource, ErrorSource::Downstream) {
+        error.retry = RetryType::Decided(false);
+        return error;
+    }
+    // Decided where the answer's head was read.
+    if error
+        .cause
+        .as_ref()
+        .and_then(|cause| cause.downcast_ref::<Failure>())
+        .is_some_and(|it| it.cause == Cause::UpstreamStatus)
+    {
+        return error;
+    }
+    let failure = diagnose::of_error(&error, reused);
+    let outcome = match failure.cause {
+        Cause::UpstreamTimeout => Outcome::Timeout,
+        _ => Outcome::Reset,
+    };
+    failed(session, ctx, error, &failure, outcome, Sent::Something)
+}
+
+fn failed(
+    session: &Session,
+    ctx: &mut Ctx,
+    mut error: Box<Error>,
+    failure: &Failure,
+    outcome: Outcome,
+    sent: Sent,
+) -> Box<Error> {
+    let retry = session.response_written().is_none() && again(session, ctx, outcome, sent);
+    warn(ctx, failure);
+    error.set_retry(retry);
+    error
+}
+
+/// Asks the route's rules whether there is another try, and notes how long to wait before it.
+fn again(session: &Session, ctx: &mut Ctx, outcome: Outcome, sent: Sent) -> bool {
+    let attempt = Attempt {
+        number: ctx.attempt.number,
+        method: &session.req_header().method,
+        outcome,
+        sent,
+        // The engine keeps the first 64 KiB of a body for a replay; past that it is lost.
+        body: if session.as_downstream().retry_buffer_truncated() {
+            Body::Consumed
+        } else {
+            Body::Replayable
+        },
+        connection: if ctx.attempt.reused { Connection::Reused } else { Connection::New },
+        jitter: fastrand::f64(),
+    };
+    match policy(ctx).decide(&attempt) {
+        Decision::GiveUp(_) => false,
+        Decision::Again { after } => {
+            if ctx.deadline.is_some_and(|deadline| Instant::now() + after >= deadline) {
+                return false;
+            }
+            ctx.attempt.backoff = after;
+            // A connection that the upstream had closed while idle says nothing against its endpoint.
+            if ctx.attempt.reused && outcome == Outcome::Reset {
+                ctx.attempt.tried.pop();
+            }
+            true
+        }
+    }
+}
+
+/// The route's rules. Where it has none, only what the engine's pool brings about is made good.
+fn policy(ctx: &Ctx) -> &RetryPolicy {
+    ctx.route().and_then(|route| route.chain.retry()).unwrap_or_else(|| RetryPolicy::stale_connection())
+}
+
+/// Tells a failed attempt in the log, at most once a second for each target, and keeps its cause for the access log.
+pub fn warn(ctx: &mut Ctx, failure: &Failure) {
+    ctx.cause = Some(failure.cause);
+    let Some(target) = ctx.target() else { return };
+    if !due(&target.warned) {
+        return;
+    }
+    let endpoint = ctx.attempt.pick.as_ref().map_or("no endpoint", |pick| &*pick.address.text);
+    let route = ctx.route().map_or("", |route| &route.name);
+    log::warn!(
+        "route `{route}`, upstream `{}`, {endpoint}: {}: {failure}\n  to mend it: {}\n  request {}",
+        target.upstream.name,
+        failure.cause.code(),
+        failure.cause.remedy(),
+        ctx.request_id.as_str(),
+    );
+}
+
+fn due(last: &AtomicU64) -> bool {
+    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    // Counted from 1, so that 0 is "never".
+    let now = BEGIN.elapsed().as_secs() + 1;
+    last.swap(now, Ordering::Relaxed) != now
+}
+
+/// Whether an error of the engine is the end of a client, not of an upstream.
+pub fn is_clients(error: &Error) -> bool {
+    matches!(error.esource, ErrorSource::Downstream) && !matches!(error.etype, ErrorType::InvalidHTTPHeader)
+}

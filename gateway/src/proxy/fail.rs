@@ -1,0 +1,58 @@
+//! The only writer of error replies: a status and a request id, nothing of what lies behind the gateway.
+
+use bytes::Bytes;
+use http::StatusCode;
+use pingora_core::{Error, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::{FailToProxy, Session};
+
+use super::attempt;
+use super::ctx::Ctx;
+use crate::diagnose::{self, Failure};
+
+/// Answers a request that goes to no upstream.
+pub async fn answer(session: &mut Session, ctx: &mut Ctx, failure: &Failure) -> Result<()> {
+    ctx.cause = Some(failure.cause);
+    log::debug!("request {}: {}: {failure}", ctx.request_id.as_str(), failure.cause.code());
+    write(session, ctx, failure.cause.status()).await
+}
+
+/// Answers a request whose last attempt failed, unless a part of an answer is on its way already.
+pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+    let closed = FailToProxy { error_code: 0, can_reuse_downstream: false };
+    let failure = diagnose::of_error(error, ctx.attempt.reused);
+    // `attempt` has noted the cause already where an attempt failed; a client's end outranks it.
+    if ctx.cause.is_none() || attempt::is_clients(error) {
+        ctx.cause = Some(failure.cause);
+    }
+    if attempt::is_clients(error) || session.response_written().is_some() {
+        return closed;
+    }
+    let status = ctx.cause.unwrap_or(failure.cause).status();
+    match write(session, ctx, status).await {
+        Ok(()) => FailToProxy { error_code: status, can_reuse_downstream: session.as_mut().is_body_empty() },
+        Err(_) => closed,
+    }
+}
+
+async fn write(session: &mut Session, ctx: &Ctx, status: u16) -> Result<()> {
+    let reason =
+        StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error");
+    let id = ctx.request_id.as_str();
+    let body = Bytes::from(format!("{status} {reason}\nrequest id: {id}\n"));
+    let mut head = ResponseHeader::build(status, Some(4))?;
+    head.insert_header("content-type", "text/plain; charset=utf-8")?;
+    head.insert_header("content-length", body.len())?;
+    head.insert_header("cache-control", "no-store")?;
+    head.insert_header("x-request-id", id)?;
+    if !session.as_mut().is_body_empty() {
+        // How much of the body is still to come is anybody's guess, so the connection is not used again.
+        session.set_keepalive(None);
+    }
+    let bodiless = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(head), bodiless).await?;
+    if !bodiless {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}

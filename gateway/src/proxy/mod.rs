@@ -1,0 +1,187 @@
+//! The engine's hooks in the order in which they are called, each a few lines that delegate.
+
+mod admit;
+mod attempt;
+pub mod ctx;
+mod fail;
+mod finish;
+mod forwarded;
+mod respond;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use crate::observe::AccessLog;
+use crate::snapshot::live::Live;
+use ctx::Ctx;
+
+/// The gateway as the engine sees it.
+pub struct Proxy {
+    live: Arc<Live>,
+    log: Arc<AccessLog>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    /// Runs requests on the snapshot that `live` holds when each begins.
+    pub fn new(live: Arc<Live>, log: Arc<AccessLog>) -> Self {
+        Self { live, log, requests: Arc::default() }
+    }
+
+    /// How many requests are being answered right now: shared, so that a stop can wait for none.
+    pub fn requests(&self) -> Arc<AtomicUsize> {
+        self.requests.clone()
+    }
+
+    /// The same as a number.
+    pub fn in_flight(&self) -> usize {
+        self.requests.load(Ordering::Acquire)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::new(self.live.pin(), &self.requests)
+    }
+
+    // The engine's default would make a compression context for each request.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        match admit::admit(session, ctx).await {
+            Ok(admit::Next::Forward) => Ok(false),
+            Ok(admit::Next::Answered) => Ok(true),
+            Err(failure) => {
+                fail::answer(session, ctx, &failure).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        attempt::begin(_session.req_header(), ctx).await
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Ctx,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        attempt::not_connected(session, ctx, error)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        #[cfg(unix)] _fd: std::os::unix::io::RawFd,
+        #[cfg(windows)] _sock: std::os::windows::io::RawSocket,
+        digest: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        attempt::connected(session.is_upgrade_req(), reused, digest, ctx);
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        attempt::address(request, ctx)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        ctx.remaining(None).map(|_| ()).map_err(crate::diagnose::Failure::into_error)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        attempt::answered(session, response, ctx)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        respond::decorate(session.req_header(), response, ctx);
+        if session.is_process_shutting_down() {
+            // Said with this answer, so that the client sends no next request into a connection that is to close.
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<std::time::Duration>> {
+        ctx.remaining(None).map(|_| None).map_err(crate::diagnose::Failure::into_error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Ctx,
+        reused: bool,
+    ) -> Box<Error> {
+        attempt::broken(session, ctx, error, reused)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        fail::give_up(session, error, ctx).await
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        attempt::disarm(ctx);
+        finish::log(&self.log, session, error, ctx);
+    }
+
+    // Every failure is told once, by `attempt` and in the access log.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Ctx,
+        _error: &Error,
+        _context: pingora_proxy::ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}

@@ -1,0 +1,263 @@
+//! From what was typed to what runs: the only constructor of a `Snapshot`. Every problem is told, not just the first.
+
+use std::collections::HashMap;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openssl::ssl::{SslAcceptor, SslVersion};
+use vestibule_plugins::{Path, Problem, Registry, Setting};
+
+use super::files::Files;
+use super::problem::{Report, merge};
+use super::routes::{self, Bench};
+use super::{Listener, Protocol, Server, Snapshot, upstreams};
+use crate::config::{
+    self, Config, Document, DownstreamTlsConfig, ListenerConfig, Loaded, Threads, TlsVersion, VerifyConfig,
+};
+use crate::listener::{Certificate, ClientCheck, acceptor};
+use crate::route::Table;
+use crate::upstream::{Policies, Upstream};
+
+/// What outlives each snapshot and is needed to make the next one.
+pub struct Workshop {
+    /// Known plugins.
+    pub registry: Registry,
+    /// TLS policies in use.
+    pub policies: Arc<Policies>,
+}
+
+impl Workshop {
+    /// With these plugins, and no policy as yet.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, policies: Arc::default() }
+    }
+}
+
+/// Reads a file or folder and compiles it.
+///
+/// # Errors
+/// Every problem, with the place of each.
+pub fn load(path: &FilePath, workshop: &Workshop) -> Result<Snapshot, Report> {
+    compile(config::load::load(path)?, workshop)
+}
+
+/// Compiles what was read.
+///
+/// # Errors
+/// Every problem of reading and of compiling, with the place of each.
+pub fn compile(loaded: Loaded, workshop: &Workshop) -> Result<Snapshot, Report> {
+    let Loaded { config, document, problems: decoding } = loaded;
+    let mut compiling = Vec::new();
+    let snapshot = snapshot(&config, &document, workshop, &mut compiling);
+    let problems = merge(decoding, compiling);
+    match snapshot {
+        Some(snapshot) if problems.is_empty() => Ok(snapshot),
+        _ => Err(Report::new(problems, &document)),
+    }
+}
+
+fn snapshot(
+    config: &Config,
+    document: &Document,
+    workshop: &Workshop,
+    problems: &mut Vec<Problem>,
+) -> Option<Snapshot> {
+    let files = Files::new(document.base());
+    let root = Path::root();
+    let upstream_names = document.keys_of("upstreams");
+    let listener_names = document.keys_of("listeners");
+
+    let mut upstreams: HashMap<&str, Arc<Upstream>> = HashMap::new();
+    for (name, upstream) in &config.upstreams {
+        let at = root.key("upstreams").key(name);
+        upstreams.insert(name, upstreams::compile(name, upstream, &at, problems));
+        problems.extend(upstreams::host(upstream, &at).err());
+        let is_used = config.routes.iter().any(|route| {
+            route.upstream.as_ref() == Some(name)
+                || route.split.iter().flatten().any(|part| part.upstream == *name)
+        });
+        // A route compiles its upstream's TLS with its own keys over it; what no route uses is checked by itself.
+        if !is_used && let Err(found) = routes::target_tls(upstream, &at, None, &files, &workshop.policies) {
+            problems.extend(found);
+        }
+    }
+
+    let mut listeners = Vec::new();
+    for (id, (name, listener)) in config.listeners.iter().enumerate() {
+        let at = root.key("listeners").key(name);
+        let same = |(_, other): &(&String, &ListenerConfig)| {
+            other.address == listener.address && listener.address.port() != 0
+        };
+        if let Some((other, _)) = config.listeners.iter().take(id).find(same) {
+            problems.push(
+                Problem::new(
+                    at.key("address"),
+                    format!("the listener `{other}` has the address `{}` already", listener.address),
+                )
+                .hint("give each listener an address of its own"),
+            );
+        }
+        if let Some(protocol) = protocol(listener, &at, &upstreams, &upstream_names, &files, problems) {
+            listeners.push(Arc::new(Listener {
+                name: name.clone(),
+                id: id as u16,
+                address: listener.address,
+                protocol,
+                max_connections: listener.max_connections,
+                idle_timeout: listener.keepalive.idle_timeout,
+            }));
+        }
+    }
+    if listener_names.is_empty() {
+        problems.push(
+            Problem::new(root.clone(), "no `listeners`: the gateway would listen nowhere")
+                .hint("add `listeners: { web: { address: \"0.0.0.0:8080\" } }`"),
+        );
+    }
+
+    let setting = Setting { route: None, matches_by_prefix: false };
+    let common =
+        routes::plugins(&config.plugins, &root.key("plugins"), &workshop.registry, &setting, problems);
+    let bench = Bench {
+        config,
+        upstreams: &upstreams,
+        upstream_names: &upstream_names,
+        listener_names: &listener_names,
+        registry: &workshop.registry,
+        policies: &workshop.policies,
+        files: &files,
+        common: &common,
+    };
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    let (mut rules, mut compiled) = (Vec::new(), Vec::new());
+    for (position, route) in config.routes.iter().enumerate() {
+        if let Some(name) = &route.name
+            && let Some(first) = names.insert(name, position)
+        {
+            let at = root.key("routes").index(position).key("name");
+            let line = document.position(&root.key("routes").index(first).key("name")).line;
+            problems.push(
+                Problem::new(at, format!("the route of line {line} is named `{name}` already"))
+                    .hint("give each route a name of its own"),
+            );
+        }
+        if let Some((rule, route)) = bench.route(position, route, problems) {
+            rules.push(rule);
+            compiled.push(route);
+        }
+    }
+    if !problems.is_empty() {
+        return None;
+    }
+    warn(config);
+    Some(Snapshot {
+        hash: document.hash().to_owned(),
+        server: server(config),
+        access_log: config.access_log.clone(),
+        listeners,
+        table: Table::new(rules),
+        routes: compiled,
+        upstreams: config.upstreams.keys().filter_map(|name| upstreams.get(name.as_str()).cloned()).collect(),
+    })
+}
+
+fn server(config: &Config) -> Server {
+    let cores = || std::thread::available_parallelism().map_or(1, Into::into);
+    Server {
+        threads: match config.server.threads {
+            Threads::Auto => cores(),
+            Threads::Count(count) => count.get(),
+        },
+        drain_timeout: config.server.drain_timeout,
+        upstream_pool_size: config.server.upstream_pool_size,
+    }
+}
+
+fn protocol(
+    listener: &ListenerConfig,
+    at: &Path,
+    upstreams: &HashMap<&str, Arc<Upstream>>,
+    upstream_names: &[String],
+    files: &Files<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<Protocol> {
+    match (&listener.tcp, &listener.tls) {
+        (None, None) => Some(Protocol::Http),
+        (None, Some(tls)) => acceptor_of(tls, &at.key("tls"), files, problems).map(Protocol::Https),
+        (Some(_), Some(_)) => {
+            problems.push(
+                Problem::new(
+                    at.key("tls"),
+                    "a `tcp` listener passes TLS through untouched, so it has no `tls` of its own",
+                )
+                .hint("keep `tls` to end TLS here, or `tcp` to pass it through"),
+            );
+            None
+        }
+        (Some(tcp), None) => {
+            let at = at.key("tcp").key("upstream");
+            let Some(upstream) = upstreams.get(tcp.upstream.as_str()) else {
+                problems.extend(routes::unknown("upstream", &tcp.upstream, upstream_names, at));
+                return None;
+            };
+            let idle_timeout = (tcp.idle_timeout != Duration::ZERO).then_some(tcp.idle_timeout);
+            Some(Protocol::Tcp { upstream: upstream.clone(), idle_timeout })
+        }
+    }
+}
+
+fn acceptor_of(
+    tls: &DownstreamTlsConfig,
+    at: &Path,
+    files: &Files<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<SslAcceptor> {
+    let before = problems.len();
+    if tls.certificates.is_empty() {
+        problems.push(
+            Problem::new(at.key("certificates"), "a TLS listener needs at least one certificate")
+                .hint("write `certificates: [{ cert: FILE, key: FILE }]`"),
+        );
+    }
+    let mut certificates = Vec::new();
+    for (index, pair) in tls.certificates.iter().enumerate() {
+        match files.key_pair(&pair.cert, &pair.key, &at.key("certificates").index(index)) {
+            Ok((chain, key)) => certificates.push(Certificate { chain, key }),
+            Err(found) => problems.extend(found),
+        }
+    }
+    let clients = tls.client_certificate.as_ref().and_then(|clients| {
+        let roots = files.certificates(&clients.ca, &at.key("client_certificate").key("ca"));
+        roots
+            .map(|roots| ClientCheck { roots, required: clients.require })
+            .map_err(|problem| problems.push(problem))
+            .ok()
+    });
+    if problems.len() > before {
+        return None;
+    }
+    let min = match tls.min_version {
+        TlsVersion::Tls12 => SslVersion::TLS1_2,
+        TlsVersion::Tls13 => SslVersion::TLS1_3,
+    };
+    let made = acceptor(&certificates, clients.as_ref(), min);
+    made.map_err(|error| {
+        problems.push(Problem::new(at.clone(), format!("OpenSSL does not take these settings: {error}")))
+    })
+    .ok()
+}
+
+/// What is allowed and yet wants to be known at every load.
+fn warn(config: &Config) {
+    let off = |tls: Option<&config::TlsConfig>| {
+        matches!(tls.and_then(|tls| tls.verify.as_ref()), Some(VerifyConfig::Off))
+    };
+    for (name, _) in config.upstreams.iter().filter(|(_, upstream)| off(upstream.tls.as_ref())) {
+        log::warn!("upstream `{name}`: `verify: off`: anybody in between can pose as it");
+    }
+    for (position, route) in config.routes.iter().enumerate().filter(|(_, route)| off(route.tls.as_ref())) {
+        let name = route.name.clone().unwrap_or_else(|| format!("routes[{position}]"));
+        log::warn!("route `{name}`: `verify: off`: anybody in between can pose as its upstream");
+    }
+}

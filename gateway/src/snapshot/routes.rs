@@ -1,0 +1,487 @@
+//! From `routes:` to rules, actions and chains.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, header};
+use pingora_http::ResponseHeader;
+use vestibule_plugins::problem::did_you_mean;
+use vestibule_plugins::{Chain, Path, Plugin, Problem, Registry, Setting};
+
+use super::files::Files;
+use super::tls::{self, Block};
+use super::{
+    Action, Host, Redirect, RedirectPath, Route, Target, TargetTls, Timeouts, TrustedHeaders, upstreams,
+};
+use crate::config::{
+    Config, MatchConfig, PathConfig, PluginConfig, RedirectConfig, RespondConfig, RouteConfig,
+    TextMatchConfig, TimeoutsConfig, UpstreamConfig,
+};
+use crate::route::{HostPattern, PathPattern, Rule, TextPattern};
+use crate::upstream::{Policies, Upstream};
+
+/// What routes are compiled with.
+pub struct Bench<'a> {
+    /// The whole file.
+    pub config: &'a Config,
+    /// The upstreams that compiled, by name.
+    pub upstreams: &'a HashMap<&'a str, Arc<Upstream>>,
+    /// Upstream names that stand in the file, those with problems of their own included.
+    pub upstream_names: &'a [String],
+    /// Listener names that stand in the file, likewise.
+    pub listener_names: &'a [String],
+    /// Known plugins.
+    pub registry: &'a Registry,
+    /// Known TLS policies.
+    pub policies: &'a Policies,
+    /// Certificates and pages.
+    pub files: &'a Files<'a>,
+    /// The plugins that every route runs first.
+    pub common: &'a [Arc<dyn Plugin>],
+}
+
+impl Bench<'_> {
+    /// Compiles the route at `position`, or tells every problem that it has.
+    pub fn route(
+        &self,
+        position: usize,
+        config: &RouteConfig,
+        problems: &mut Vec<Problem>,
+    ) -> Option<(Rule, Route)> {
+        let at = Path::root().key("routes").index(position);
+        let before = problems.len();
+        let name = config.name.clone().unwrap_or_else(|| at.to_string());
+        let rule = self.rule(&config.r#match, &at.key("match"), problems);
+        let action = self.action(config, &at, problems);
+        let timeouts = timeouts(&config.timeouts);
+        let trusted = trusted(&config.trust_headers, &at.key("trust_headers"), problems);
+        let setting = Setting { route: Some(&name), matches_by_prefix: matches_by_prefix(&config.r#match) };
+        let mut plugins = self.common.to_vec();
+        plugins.extend(self::plugins(&config.plugins, &at.key("plugins"), self.registry, &setting, problems));
+        if problems.len() > before {
+            return None;
+        }
+        Some((rule, Route { name, action: action?, chain: Chain::new(plugins), timeouts, trusted }))
+    }
+
+    fn rule(&self, config: &MatchConfig, at: &Path, problems: &mut Vec<Problem>) -> Rule {
+        let mut rule = Rule::default();
+        for (index, host) in config.hosts.iter().enumerate() {
+            match HostPattern::parse(host) {
+                Ok(host) => rule.hosts.push(host),
+                Err(message) => problems.push(Problem::new(at.key("hosts").index(index), message)),
+            }
+        }
+        for (index, path) in config.paths.iter().enumerate() {
+            let parsed = match path {
+                PathConfig::Prefix(prefix) => PathPattern::prefix(prefix),
+                PathConfig::Exact(path) => PathPattern::exact(path),
+                PathConfig::Regex(regex) => PathPattern::regex(regex),
+            };
+            match parsed {
+                Ok(path) => rule.paths.push(path),
+                Err(message) => problems.push(Problem::new(at.key("paths").index(index), message)),
+            }
+        }
+        for (index, method) in config.methods.iter().enumerate() {
+            match Method::from_bytes(method.as_bytes()) {
+                Ok(parsed) if *method == method.to_ascii_uppercase() => rule.methods.push(parsed),
+                _ => problems.push(
+                    Problem::new(at.key("methods").index(index), format!("`{method}` is not an HTTP method"))
+                        .hint(format!("methods are written in capitals: `{}`", method.to_ascii_uppercase())),
+                ),
+            }
+        }
+        for (name, text) in &config.headers {
+            let at = at.key("headers").key(name);
+            let parsed = HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| Problem::new(at.clone(), format!("`{name}` is not a header name")));
+            match (parsed, pattern(text, &at)) {
+                (Ok(name), Ok(pattern)) => rule.headers.push((name, pattern)),
+                (name, pattern) => problems.extend(name.err().into_iter().chain(pattern.err())),
+            }
+        }
+        for (name, text) in &config.query {
+            match pattern(text, &at.key("query").key(name)) {
+                Ok(pattern) => rule.query.push((name.clone(), pattern)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        for (index, name) in config.listeners.iter().enumerate() {
+            let at = at.key("listeners").index(index);
+            match self.config.listeners.keys().position(|known| known == name) {
+                Some(_) if self.config.listeners[name].tcp.is_some() => problems.push(
+                    Problem::new(
+                        at,
+                        format!("the listener `{name}` passes bytes through, so no route applies to it"),
+                    )
+                    .hint("leave it out: what comes in there goes to the listener's own `upstream`"),
+                ),
+                Some(id) => rule.listeners.push(id as u16),
+                None => problems.extend(unknown("listener", name, self.listener_names, at)),
+            }
+        }
+        rule
+    }
+
+    fn action(&self, config: &RouteConfig, at: &Path, problems: &mut Vec<Problem>) -> Option<Action> {
+        let given: Vec<&str> = [
+            ("upstream", config.upstream.is_some()),
+            ("split", config.split.is_some()),
+            ("redirect", config.redirect.is_some()),
+            ("respond", config.respond.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(key, is_given)| is_given.then_some(key))
+        .collect();
+        match given.as_slice() {
+            [_] => {}
+            [] => {
+                problems.push(
+                    Problem::new(at.clone(), "this route says nothing of what becomes of its requests")
+                        .hint("give it one of `upstream`, `split`, `redirect` or `respond`"),
+                );
+                return None;
+            }
+            [_, second, ..] => {
+                let keys = given.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and ");
+                problems.push(
+                    Problem::new(at.key(*second), format!("a route has just one of `upstream`, `split`, `redirect` and `respond`; this one has {keys}"))
+                        .hint("keep the one that is meant"),
+                );
+                return None;
+            }
+        }
+        if config.tls.is_some() && config.upstream.is_none() && config.split.is_none() {
+            problems.push(
+                Problem::new(
+                    at.key("tls"),
+                    format!("`{}` goes to no upstream, so there is no TLS to set", given[0]),
+                )
+                .hint("remove `tls`, or give the route an `upstream`"),
+            );
+        }
+        if let Some(name) = &config.upstream {
+            let target = self.target(name, 1, &at.key("upstream"), config, at, problems)?;
+            return Some(Action::Forward { targets: vec![target], total_weight: 1 });
+        }
+        if let Some(split) = &config.split {
+            let at_split = at.key("split");
+            let total_weight = split.iter().map(|part| part.weight).sum();
+            if total_weight == 0 {
+                problems.push(
+                    Problem::new(at_split.clone(), "no part of the split has a weight above 0")
+                        .hint("give one a `weight: 1`"),
+                );
+            }
+            let targets: Vec<_> = split
+                .iter()
+                .enumerate()
+                .map(|(index, part)| {
+                    let at_part = at_split.index(index).key("upstream");
+                    self.target(&part.upstream, part.weight, &at_part, config, at, problems)
+                })
+                .collect();
+            return Some(Action::Forward {
+                targets: targets.into_iter().collect::<Option<_>>()?,
+                total_weight,
+            });
+        }
+        if let Some(config) = &config.redirect {
+            return Some(Action::Redirect(redirect(
+                config,
+                &at.key("redirect"),
+                matches_by_prefix(&self.match_of(at)),
+                problems,
+            )));
+        }
+        config.respond.as_ref().and_then(|config| respond(config, &at.key("respond"), self.files, problems))
+    }
+
+    fn match_of(&self, at: &Path) -> MatchConfig {
+        match at.0.get(1) {
+            Some(vestibule_plugins::Segment::Index(index)) => self.config.routes[*index].r#match.clone(),
+            _ => MatchConfig::default(),
+        }
+    }
+
+    fn target(
+        &self,
+        name: &str,
+        weight: u32,
+        at_name: &Path,
+        route: &RouteConfig,
+        at: &Path,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Target> {
+        let (Some(config), Some(upstream)) = (self.config.upstreams.get(name), self.upstreams.get(name))
+        else {
+            problems.extend(unknown("upstream", name, self.upstream_names, at_name.clone()));
+            return None;
+        };
+        let at_upstream = Path::root().key("upstreams").key(name);
+        let tls = match target_tls(
+            config,
+            &at_upstream,
+            route.tls.as_ref().map(|tls| (tls, at.key("tls"))),
+            self.files,
+            self.policies,
+        ) {
+            Ok(tls) => tls,
+            Err(found) => {
+                problems.extend(found);
+                return None;
+            }
+        };
+        // Its problem, if any, is told with the upstream.
+        let host = upstreams::host(config, &at_upstream).unwrap_or(Host::Preserve);
+        Some(Target { upstream: upstream.clone(), weight, host, tls, warned: AtomicU64::new(0) })
+    }
+}
+
+/// The TLS of an upstream, with a route's own keys over it.
+///
+/// # Errors
+/// Every problem; among them, that a route sets TLS for an upstream that speaks none.
+pub fn target_tls(
+    upstream: &UpstreamConfig,
+    at_upstream: &Path,
+    route: Option<(&crate::config::TlsConfig, Path)>,
+    files: &Files<'_>,
+    policies: &Policies,
+) -> Result<Option<TargetTls>, Vec<Problem>> {
+    let at_base = at_upstream.key("tls");
+    match (&upstream.tls, &route) {
+        (None, None) => Ok(None),
+        (None, Some((_, at))) => Err(vec![
+            Problem::new(
+                at.clone(),
+                format!("the upstream `{}` speaks no TLS, so a route cannot set any", last(at_upstream)),
+            )
+            .hint("give the upstream a `tls` block; `tls: {}` is enough"),
+        ]),
+        (Some(base), over) => {
+            let over = over.as_ref().map(|(config, at)| Block { config, at });
+            tls::compile(Block { config: base, at: &at_base }, over, files, policies).map(Some)
+        }
+    }
+}
+
+/// Builds the plugins of one list.
+pub fn plugins(
+    configs: &[PluginConfig],
+    at: &Path,
+    registry: &Registry,
+    setting: &Setting<'_>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Arc<dyn Plugin>> {
+    let mut built = Vec::with_capacity(configs.len());
+    for (index, plugin) in configs.iter().enumerate() {
+        let at = at.index(index).key(&plugin.name);
+        match registry.build(&plugin.name, &plugin.config, setting) {
+            Ok(plugin) => built.push(plugin),
+            Err(found) => problems.extend(found.into_iter().map(|problem| problem.under(&at))),
+        }
+    }
+    built
+}
+
+/// That no such name is known; nothing where it stands in the file and only has problems of its own.
+pub fn unknown(noun: &str, name: &str, known: &[String], at: Path) -> Option<Problem> {
+    if known.iter().any(|known| known == name) {
+        return None;
+    }
+    let problem = Problem::new(at, format!("no {noun} is named `{name}`"));
+    let names = known.iter().map(String::as_str);
+    Some(match (did_you_mean(name, names), known.is_empty()) {
+        (Some(hint), _) => problem.hint(hint),
+        (None, true) => problem.hint(format!("the file has no `{noun}s` yet")),
+        (None, false) => problem.hint(format!("there are `{}`", known.join("`, `"))),
+    })
+}
+
+fn last(path: &Path) -> String {
+    Path(path.0.last().cloned().into_iter().collect()).to_string()
+}
+
+fn matches_by_prefix(config: &MatchConfig) -> bool {
+    // A route without paths matches by the prefix `/`.
+    config.paths.iter().all(|path| matches!(path, PathConfig::Prefix(_)))
+}
+
+fn pattern(config: &TextMatchConfig, at: &Path) -> Result<TextPattern, Problem> {
+    Ok(match config {
+        TextMatchConfig::Exact(text) => TextPattern::Exact(text.clone()),
+        TextMatchConfig::Present(present) => TextPattern::Present(*present),
+        TextMatchConfig::Regex(regex) => TextPattern::Regex(regex::Regex::new(regex).map_err(|error| {
+            Problem::new(
+                at.key("regex"),
+                format!("`{regex}` is not a regular expression: {}", last_line(&error)),
+            )
+        })?),
+    })
+}
+
+/// The regex crate draws the expression over several lines and says what is wrong in the last one.
+fn last_line(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().last().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+fn timeouts(config: &TimeoutsConfig) -> Timeouts {
+    let finite = |limit: Duration| (!limit.is_zero()).then_some(limit);
+    Timeouts { request: finite(config.request), attempt: finite(config.attempt), idle: finite(config.idle) }
+}
+
+fn trusted(config: &[String], at: &Path, problems: &mut Vec<Problem>) -> TrustedHeaders {
+    let mut trusted = TrustedHeaders::default();
+    for (index, text) in config.iter().enumerate() {
+        let lower = text.to_ascii_lowercase();
+        let name = lower.strip_suffix('*').unwrap_or(&lower);
+        match HeaderName::from_bytes(name.as_bytes()) {
+            Ok(_) if lower.ends_with('*') => trusted.prefixes.push(name.to_owned()),
+            Ok(name) => trusted.names.push(name),
+            Err(_) => problems
+                .push(Problem::new(at.index(index), format!("`{text}` is not a header name")).hint(
+                    "write a name such as `x-forwarded-for`, or `x-forwarded-*` for all that begin so",
+                )),
+        }
+    }
+    trusted
+}
+
+fn redirect(config: &RedirectConfig, at: &Path, by_prefix: bool, problems: &mut Vec<Problem>) -> Redirect {
+    let status = config.status.code();
+    if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+        problems.push(
+            Problem::new(at.key("status"), format!("{status} is not a status that redirects"))
+                .hint("use 301, 302, 303, 307 or 308"),
+        );
+    }
+    if let Some(scheme) = config.scheme.as_deref().filter(|scheme| !matches!(*scheme, "http" | "https")) {
+        problems.push(
+            Problem::new(at.key("scheme"), format!("`{scheme}` is not a scheme to redirect to"))
+                .hint("use `http` or `https`"),
+        );
+    }
+    if let Some(host) = &config.host
+        && (host.is_empty() || HeaderValue::from_str(host).is_err() || host.contains(['/', ':', ' ']))
+    {
+        problems.push(
+            Problem::new(at.key("host"), format!("`{host}` is not a host name"))
+                .hint("the port goes under `port`, the scheme under `scheme`"),
+        );
+    }
+    let absolute = |key: &str, path: &Option<String>, problems: &mut Vec<Problem>| {
+        if let Some(path) =
+            path.as_ref().filter(|path| !path.starts_with('/') || path.contains(['?', '#', ' ']))
+        {
+            problems.push(
+                Problem::new(at.key(key), format!("`{path}` is not a path"))
+                    .hint("a path begins with `/` and has no `?`, `#` or blank"),
+            );
+        }
+    };
+    absolute("path", &config.path, problems);
+    absolute("replace_prefix", &config.replace_prefix, problems);
+    let path = match (&config.path, &config.replace_prefix) {
+        (Some(_), Some(_)) => {
+            problems.push(
+                Problem::new(at.key("replace_prefix"), "`path` and `replace_prefix` exclude each other")
+                    .hint("keep the one that is meant"),
+            );
+            RedirectPath::Keep
+        }
+        (Some(path), None) => RedirectPath::Full(path.clone()),
+        (None, Some(to)) => {
+            if !by_prefix {
+                problems.push(
+                    Problem::new(
+                        at.key("replace_prefix"),
+                        "this route does not match by a prefix that could be replaced",
+                    )
+                    .hint("make every one of its `paths` a prefix, or use `path`"),
+                );
+            }
+            RedirectPath::ReplacePrefix(to.clone())
+        }
+        (None, None) => RedirectPath::Keep,
+    };
+    let nothing = config.scheme.is_none() && config.host.is_none() && config.port.is_none();
+    if nothing && config.path.is_none() && config.replace_prefix.is_none() {
+        problems.push(
+            Problem::new(at.clone(), "this redirect leads back to the request's own address")
+                .hint("name one of `scheme`, `host`, `port`, `path` or `replace_prefix`"),
+        );
+    }
+    Redirect { scheme: config.scheme.clone(), host: config.host.clone(), port: config.port, path, status }
+}
+
+fn respond(
+    config: &RespondConfig,
+    at: &Path,
+    files: &Files<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<Action> {
+    let before = problems.len();
+    let (body, guessed) = match (&config.body, &config.file) {
+        (Some(_), Some(_)) => {
+            problems.push(
+                Problem::new(at.key("file"), "`body` and `file` exclude each other")
+                    .hint("keep the one that is meant"),
+            );
+            return None;
+        }
+        (Some(body), None) => (Bytes::from(body.clone()), "text/plain; charset=utf-8"),
+        (None, None) => (Bytes::new(), ""),
+        (None, Some(file)) => match files.bytes(file, &at.key("file")) {
+            Ok(bytes) => (Bytes::from(bytes), content_type(file)),
+            Err(problem) => {
+                problems.push(problem);
+                return None;
+            }
+        },
+    };
+    let status = config.status.code();
+    if matches!(status, 204 | 304) && !body.is_empty() {
+        problems.push(
+            Problem::new(at.key("status"), format!("a response of status {status} has no body"))
+                .hint("use 200, or drop the body"),
+        );
+    }
+    let mut head = ResponseHeader::build(status, Some(2)).ok()?;
+    let content_type = config.content_type.as_deref().unwrap_or(guessed);
+    if !content_type.is_empty() {
+        match HeaderValue::from_str(content_type) {
+            Ok(value) => head.insert_header(header::CONTENT_TYPE, value).ok()?,
+            Err(_) => problems.push(Problem::new(
+                at.key("content_type"),
+                "the content type has letters that no header can carry",
+            )),
+        }
+    }
+    if !matches!(status, 204 | 304) {
+        head.insert_header(header::CONTENT_LENGTH, body.len()).ok()?;
+    }
+    (problems.len() == before).then_some(Action::Respond { head, body })
+}
+
+/// By the file's extension; the few that a landing or an error page is made of.
+fn content_type(file: &std::path::Path) -> &'static str {
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some("html" | "htm") => "text/html; charset=utf-8",
+        Some("txt") => "text/plain; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("json") => "application/json",
+        Some("xml") => "application/xml",
+        Some("svg") => "image/svg+xml",
+        Some("png") => "image/png",
+        Some("ico") => "image/x-icon",
+        _ => "application/octet-stream",
+    }
+}
