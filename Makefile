@@ -1,0 +1,38 @@
+# make demo    see it work          make test   everything that is tested
+# make setup   what the build needs make lint   formatting, clippy, licences and advisories
+# make bench   CPU per request beside a bare Pingora proxy and nginx
+# make image   the container        make image-test   build it, run it in front of blue and green, measure it
+
+CARGO ?= cargo
+
+.PHONY: setup build demo test real lint bench image image-test
+
+setup:
+	./tests/real/build-tools.sh
+
+build: setup
+	$(CARGO) build --release --locked
+
+demo: setup
+	$(CARGO) run --release --locked -- demo
+
+test: setup real
+	$(CARGO) build --workspace --locked
+	$(CARGO) test --workspace --locked
+
+real:
+	./tests/real/setup.sh
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) deny --locked check
+
+bench: build real
+	./tests/bench/run.sh
+
+image:
+	docker build -t vestibule .
+
+image-test:
+	./docker/test.sh

@@ -1,0 +1,146 @@
+//! Authorities and certificates made on the spot, as PEM files in a temporary folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use tempfile::TempDir;
+
+/// The folder that the files are in. They go when it is dropped.
+pub struct Certs {
+    folder: TempDir,
+    count: AtomicUsize,
+}
+
+/// One that signs.
+pub struct Authority {
+    /// Its own certificate: what trusts it names this file.
+    pub cert: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    /// What a leaf's file has after the leaf: the intermediates, not the root.
+    chain: String,
+}
+
+/// A certificate, its chain behind it, and its key.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// The leaf and the intermediates above it.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Both in one file, as HAProxy wants them.
+    pub both: PathBuf,
+}
+
+impl Certs {
+    /// An empty folder.
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), count: AtomicUsize::new(0) }
+    }
+
+    /// Where the files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A root of its own.
+    pub fn authority(&self, name: &str) -> Authority {
+        let key = KeyPair::generate().unwrap();
+        let params = authority_params(name);
+        let pem = params.self_signed(&key).unwrap().pem();
+        let cert = self.write(name, "crt", &pem);
+        Authority { cert, issuer: Issuer::new(params, key), chain: String::new() }
+    }
+
+    /// One that another has signed; its leaves carry its certificate behind their own.
+    pub fn intermediate(&self, name: &str, above: &Authority) -> Authority {
+        let key = KeyPair::generate().unwrap();
+        let params = authority_params(name);
+        let pem = params.signed_by(&key, &above.issuer).unwrap().pem();
+        let cert = self.write(name, "crt", &pem);
+        Authority { cert, issuer: Issuer::new(params, key), chain: pem + &above.chain }
+    }
+
+    /// A server's certificate. Names that read as IP addresses become IP names.
+    pub fn server(&self, by: &Authority, names: &[&str]) -> Pair {
+        let params = leaf_params(names[0], names, ExtendedKeyUsagePurpose::ServerAuth);
+        self.signed(names[0], &params, by)
+    }
+
+    /// A server's certificate whose last day was in 2020.
+    pub fn expired(&self, by: &Authority, names: &[&str]) -> Pair {
+        let mut params = leaf_params(names[0], names, ExtendedKeyUsagePurpose::ServerAuth);
+        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_after = date_time_ymd(2020, 1, 1);
+        self.signed(names[0], &params, by)
+    }
+
+    /// A server's certificate signed by its own key.
+    pub fn self_signed(&self, names: &[&str]) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let params = leaf_params(names[0], names, ExtendedKeyUsagePurpose::ServerAuth);
+        let pem = params.self_signed(&key).unwrap().pem();
+        self.pair(names[0], &pem, &key)
+    }
+
+    /// A client's certificate with this common name.
+    pub fn client(&self, by: &Authority, name: &str) -> Pair {
+        self.signed(name, &leaf_params(name, &[], ExtendedKeyUsagePurpose::ClientAuth), by)
+    }
+
+    fn signed(&self, stem: &str, params: &CertificateParams, by: &Authority) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let pem = params.signed_by(&key, &by.issuer).unwrap().pem() + &by.chain;
+        self.pair(stem, &pem, &key)
+    }
+
+    fn pair(&self, stem: &str, cert: &str, key: &KeyPair) -> Pair {
+        let key = key.serialize_pem();
+        Pair {
+            cert: self.write(stem, "crt", cert),
+            key: self.write(stem, "key", &key),
+            both: self.write(stem, "pem", &format!("{cert}{key}")),
+        }
+    }
+
+    fn write(&self, stem: &str, ending: &str, text: &str) -> PathBuf {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let stem = stem.replace(['*', ':', ' '], "_");
+        let path = self.folder.path().join(format!("{number}-{stem}.{ending}"));
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Default for Certs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn leaf_params(name: &str, names: &[&str], usage: ExtendedKeyUsagePurpose) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name = common_name(name);
+    params.extended_key_usages = vec![usage];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}

@@ -1,0 +1,121 @@
+//! The gateway's own binary as a child process: started from YAML, read by its log, ended by SIGTERM.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{Pipe, Process};
+
+/// What its log says once every listener is bound.
+const READY: &str = "ready: listening on";
+
+/// A running gateway. Dropping it ends it.
+pub struct Gateway {
+    process: Process,
+    folder: TempDir,
+}
+
+impl Gateway {
+    /// Starts the gateway and returns once it listens. Panics with its output where it does not.
+    pub fn start(yaml: &str) -> Self {
+        let gateway = Self::spawn(yaml);
+        gateway
+            .process
+            .find("ready line", |pipe, line| (pipe == Pipe::Err && line.contains(READY)).then_some(()));
+        gateway
+    }
+
+    /// Starts the gateway where it is expected to end by itself; gives its exit status and standard error.
+    pub fn run_to_exit(yaml: &str) -> (ExitStatus, String) {
+        let gateway = Self::spawn(yaml);
+        let status =
+            gateway.process.wait(crate::PATIENCE).expect("the gateway goes on where it should have ended");
+        (status, gateway.process.lines(Pipe::Err).join("\n"))
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// The config file, for tests that change it.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("gateway.yaml")
+    }
+
+    /// The first access-log line that `wanted` says yes to, come or still to come.
+    pub fn log_line(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.process.find("such access-log line", |_, line| access_line(line).filter(&wanted))
+    }
+
+    /// The access-log line of the request to this path.
+    pub fn log_of(&self, path: &str) -> Value {
+        self.log_line(|line| line["path"] == path)
+    }
+
+    /// The access-log lines so far. A line may be written after its response: wait for the last one with `log_line`.
+    pub fn log(&self) -> Vec<Value> {
+        self.process.lines(Pipe::Out).iter().filter_map(|line| access_line(line)).collect()
+    }
+
+    /// Waits for a line with this text on either output.
+    pub fn wait_for(&self, text: &str) {
+        self.process.wait_for(text);
+    }
+
+    /// Standard error so far.
+    pub fn stderr(&self) -> String {
+        self.process.lines(Pipe::Err).join("\n")
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: libc::c_int) {
+        self.process.signal(signal);
+    }
+
+    /// Whether it is still there after so long; it is watched, so one that ends is noticed at once.
+    pub fn stays_for(&self, time: Duration) -> bool {
+        self.process.wait(time).is_none()
+    }
+
+    /// Waits for the end.
+    pub fn wait(&self) -> ExitStatus {
+        self.process.wait(crate::PATIENCE).expect("the gateway goes on where it should have ended")
+    }
+
+    /// SIGTERM, then the exit status.
+    pub fn stop(&self) -> ExitStatus {
+        self.process.stop()
+    }
+
+    fn spawn(yaml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("gateway.yaml");
+        fs::write(&config, yaml).unwrap();
+        let mut command = Command::new(binary());
+        command.args(["run", "-c"]).arg(&config).env("RUST_LOG", "info").env_remove("RUST_BACKTRACE");
+        Self { process: Process::spawn("vestibule", &mut command), folder }
+    }
+}
+
+/// Where the binary of this build is: beside the folder of the test executables.
+pub fn binary() -> PathBuf {
+    let executable = std::env::current_exe().unwrap();
+    let profile = executable.ancestors().find(|folder| folder.join("deps").is_dir());
+    let binary = profile.unwrap_or(Path::new(".")).join("vestibule");
+    assert!(
+        binary.is_file(),
+        "no gateway at {}: run `cargo build` with the tests' profile first",
+        binary.display()
+    );
+    binary
+}
+
+fn access_line(line: &str) -> Option<Value> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    value.get("request_id").is_some().then_some(value)
+}
