@@ -126,6 +126,24 @@ impl Stream {
         })
     }
 
+    /// The error of a write, or what the upstream said before it closed the connection: a TLS 1.3 server tells that a
+    /// client certificate is missing only after the handshake, when the request may be on its way already.
+    fn last_words(&mut self, error: io::Error, cx: &mut Context<'_>) -> io::Error {
+        let Transport::Tls(stream) = &mut self.transport else { return error };
+        let mut byte = [0];
+        match Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Err(told)) if told.get_ref().is_some() => told,
+            _ => error,
+        }
+    }
+
+    fn or_last_words<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.last_words(error, cx))),
+            other => self.or_deadline(other, cx),
+        }
+    }
+
     fn or_deadline<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         match polled {
             Poll::Ready(done) => Poll::Ready(done),
@@ -158,7 +176,7 @@ impl AsyncWrite for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         };
-        self.or_deadline(polled, cx)
+        self.or_last_words(polled, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -166,7 +184,7 @@ impl AsyncWrite for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
         };
-        self.or_deadline(polled, cx)
+        self.or_last_words(polled, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -185,7 +203,7 @@ impl AsyncWrite for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
-        self.or_deadline(polled, cx)
+        self.or_last_words(polled, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
