@@ -14,7 +14,7 @@ build: setup
 	$(CARGO) build --release --locked
 
 demo: setup
-	$(CARGO) run --release --locked -- demo
+	$(CARGO) run --release --locked -p vestibule -- demo
 
 test: setup real
 	$(CARGO) build --workspace --locked
