@@ -158,7 +158,8 @@ impl TlsPolicy {
         match (self.verifies, &self.names) {
             (false, _) => Vec::new(),
             (true, Some(names)) => names.clone(),
-            (true, None) => vec![identity.to_owned()],
+            // No identity at all satisfies nothing: an empty list of names refuses every certificate.
+            (true, None) => Some(identity).filter(|it| !it.is_empty()).map(str::to_owned).into_iter().collect(),
         }
     }
 }
