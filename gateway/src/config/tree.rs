@@ -15,7 +15,7 @@ use vestibule_plugins::{
 use super::syntax;
 
 /// More values than this, counted with every alias written out, are refused.
-pub(super) const MOST_NODES: usize = 200_000;
+pub(super) const MOST_NODES: usize = 1_000_000;
 /// Lists and maps may hold one another so deep.
 pub(super) const MOST_DEPTH: usize = 64;
 
