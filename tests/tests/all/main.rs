@@ -2,11 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod claims;
 mod dns;
+mod docs;
+mod example;
+mod examples;
 mod identity;
 mod kube;
 mod lifecycle;
 mod load;
+mod page;
 mod proxy;
 mod retry;
 mod sni;
