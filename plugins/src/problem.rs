@@ -96,14 +96,19 @@ pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -
     nearest(given, known).map(|name| format!("did you mean `{name}`?"))
 }
 
-/// The known name nearest to `given`: at most a third of its letters differ, or it is the same but for case and `-`/`_`.
+/// The known name nearest to `given`: at most a third of its letters differ, one of a short name's, or it is the same
+/// but for case and `-`/`_`. Names of one or two letters are near to everything, and so to nothing.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |s: &str| s.to_ascii_lowercase().replace(['-', '_'], "");
     let given_plain = plain(given);
+    let allowed = match given_plain.chars().count() {
+        0..=2 => 0,
+        length => (length / 3).max(1),
+    };
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&given_plain, &plain(name)), name))
-        .filter(|(distance, _)| *distance <= (given_plain.chars().count() / 3).max(1))
+        .filter(|(distance, _)| *distance <= allowed)
         .min()
         .map(|(_, name)| name)
 }

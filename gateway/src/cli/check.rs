@@ -7,15 +7,14 @@ use crate::snapshot::{self, Workshop};
 /// Loads and compiles; says in a line what came of it.
 pub fn check(path: &Path, workshop: &Workshop) -> anyhow::Result<()> {
     let snapshot = snapshot::load(path, workshop)?;
-    println!(
+    super::print(&format!(
         "{}: good: {}, {}, {} (config {})",
         path.display(),
         count(snapshot.listeners.len(), "listener"),
         count(snapshot.routes.len(), "route"),
         count(snapshot.upstreams.len(), "upstream"),
         snapshot.hash,
-    );
-    Ok(())
+    ))
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -44,7 +44,7 @@ pub fn demo(port: u16, workshop: &Workshop) -> anyhow::Result<()> {
         let running = server::start(snapshot, workshop.policies.clone())
             .await
             .map_err(|error| anyhow!("{error}\nhint: choose another port: `vestibule demo --port 8081`"))?;
-        println!("{}", guide(port, &file));
+        super::print(&guide(port, &file))?;
         signals.stop().await;
         running.drain().await;
         Ok(())

@@ -6,6 +6,5 @@ use crate::config;
 
 /// Prints it.
 pub fn schema(registry: &Registry) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(&config::schema(registry))?);
-    Ok(())
+    super::print(&serde_json::to_string_pretty(&config::schema(registry))?)
 }

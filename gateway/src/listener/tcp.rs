@@ -76,7 +76,7 @@ async fn reach(upstream: &Upstream, tried: &mut Tried) -> Result<Stream, Failure
     let mut last = Failure::new(Cause::DnsNotFound, upstream.name.as_str());
     while let Some(pick) = upstream.balance.pick(tried).filter(|pick| !tried.contains(&pick.address)) {
         tried.push(pick.address.clone());
-        match connect(&pick.address.target, Some(upstream.connect_timeout)).await {
+        match connect(&pick.address.target, upstream.connect_timeout).await {
             Ok(stream) => return Ok(stream),
             Err(failure) => {
                 last = Failure::new(failure.cause, format!("{}: {}", pick.address, failure.detail))

@@ -39,14 +39,17 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
     ctx.client = session.digest().and_then(client);
     let client =
         ctx.client.clone().ok_or_else(|| Failure::new(Cause::Internal, "a connection without a listener"))?;
-    let idle = client.listener.idle_timeout.as_secs().max(1);
-    let keepalive = (!session.is_process_shutting_down()).then_some(idle);
+    // The engine counts whole seconds, and takes none at all for "close after the answer".
+    let idle = client.listener.idle_timeout.as_millis().div_ceil(1000) as u64;
+    let keepalive = (idle > 0 && !session.is_process_shutting_down()).then_some(idle);
     session.set_keepalive(keepalive);
     session.set_read_timeout(Some(CLIENT_STALL));
     session.set_write_timeout(Some(CLIENT_STALL));
     session.set_total_drain_timeout(Some(DRAIN));
 
     let head = session.req_header_mut();
+    // Told in the access log even of a request that goes no further.
+    ctx.asked.path = head.uri.path().to_owned();
     let host = to_origin_form(head)?;
     ctx.asked.path = head.uri.path().to_owned();
     ctx.asked.host = host_name(host.to_str().unwrap_or_default()).to_ascii_lowercase();

@@ -55,7 +55,7 @@ fn pick(head: &RequestHeader, ctx: &mut Ctx) -> Result<Box<HttpPeer>, Failure> {
     ctx.attempt.pick = Some(pick);
     ctx.attempt.identity = identity(target, head, ctx);
     let limits = Limits {
-        connect: ctx.remaining(Some(upstream.connect_timeout))?,
+        connect: ctx.remaining(upstream.connect_timeout)?,
         io: route.timeouts.idle,
         idle: upstream.idle_timeout,
     };
@@ -96,7 +96,12 @@ fn host(target: &Target, head: &RequestHeader, ctx: &Ctx) -> Option<String> {
 
 /// Writes the Host that this attempt is to have into the request that goes to the upstream.
 pub fn address(request: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
-    let Some(host) = ctx.target().and_then(|target| host(target, request, ctx)) else { return Ok(()) };
+    let Some(target) = ctx.target() else { return Ok(()) };
+    if target.upstream.idle_timeout.is_zero() {
+        // Not to be kept: said to the upstream, whose answer then ends the connection.
+        request.insert_header(header::CONNECTION, "close")?;
+    }
+    let Some(host) = host(target, request, ctx) else { return Ok(()) };
     let value = HeaderValue::from_str(&host).map_err(|_| {
         Failure::new(Cause::Internal, "`host` of the upstream came out as an illegal header value")
             .into_error()

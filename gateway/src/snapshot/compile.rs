@@ -13,7 +13,8 @@ use super::problem::{Report, merge};
 use super::routes::{self, Bench};
 use super::{Listener, Protocol, Server, Snapshot, upstreams};
 use crate::config::{
-    self, Config, Document, DownstreamTlsConfig, ListenerConfig, Loaded, Threads, TlsVersion, VerifyConfig,
+    self, AccessLogConfig, AccessLogPath, Config, Document, DownstreamTlsConfig, ListenerConfig, Loaded,
+    Threads, TlsVersion, VerifyConfig,
 };
 use crate::listener::{Certificate, ClientCheck, acceptor};
 use crate::route::Table;
@@ -154,12 +155,21 @@ fn snapshot(
     Some(Snapshot {
         hash: document.hash().to_owned(),
         server: server(config),
-        access_log: config.access_log.clone(),
+        access_log: access_log(config, document),
         listeners,
         table: Table::new(rules),
         routes: compiled,
         upstreams: config.upstreams.keys().filter_map(|name| upstreams.get(name.as_str()).cloned()).collect(),
     })
+}
+
+/// With its file's path, like every other one, from the folder of the configuration.
+fn access_log(config: &Config, document: &Document) -> AccessLogConfig {
+    let mut access_log = config.access_log.clone();
+    if let AccessLogPath::File(path) = &mut access_log.path {
+        *path = document.base().join(&*path);
+    }
+    access_log
 }
 
 fn server(config: &Config) -> Server {

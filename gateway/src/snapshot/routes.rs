@@ -387,7 +387,8 @@ fn redirect(config: &RedirectConfig, at: &Path, by_prefix: bool, problems: &mut 
         }
     };
     absolute("path", &config.path, problems);
-    absolute("replace_prefix", &config.replace_prefix, problems);
+    // An empty one takes the prefix away, as it does in `path_rewrite`.
+    absolute("replace_prefix", &config.replace_prefix.clone().filter(|to| !to.is_empty()), problems);
     let path = match (&config.path, &config.replace_prefix) {
         (Some(_), Some(_)) => {
             problems.push(

@@ -34,7 +34,7 @@ pub fn compile(name: &str, config: &UpstreamConfig, at: &Path, problems: &mut Ve
     Arc::new(Upstream {
         name: name.to_owned(),
         balance: Balance::new(endpoints.collect()),
-        connect_timeout: config.connect_timeout,
+        connect_timeout: (!config.connect_timeout.is_zero()).then_some(config.connect_timeout),
         idle_timeout: config.keepalive.idle_timeout,
     })
 }

@@ -41,7 +41,11 @@ impl Balance {
     /// The endpoint whose turn it is, passing over tried addresses while there is another. `None` where no endpoint
     /// has an address.
     pub fn pick(&self, tried: &Tried) -> Option<Pick> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        // A second try takes no turn: in step with the first ones, it would give each of them the same endpoint.
+        let turn = match tried.is_empty() {
+            true => self.turn.fetch_add(1, Ordering::Relaxed),
+            false => self.turn.load(Ordering::Relaxed),
+        };
         let mut fallback = None;
         for step in 0..self.schedule.len() {
             let slot = (turn + step) % self.schedule.len();
@@ -106,6 +110,20 @@ mod tests {
             tried.push(pick.address);
         }
         assert!(balance.pick(&tried).is_some(), "when all were tried, any may be tried again");
+    }
+
+    #[test]
+    fn second_tries_leave_the_turns_of_first_ones_alone() {
+        let balance = balance(&["127.0.0.1:1", "127.0.0.1:2"]);
+        let firsts: Vec<String> = (0..4)
+            .map(|_| {
+                let first = balance.pick(&Tried::new()).unwrap().address;
+                let second = balance.pick(&vec![first.clone()]).unwrap().address;
+                assert_ne!(first, second);
+                first.to_string()
+            })
+            .collect();
+        assert_eq!(firsts, ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:2"]);
     }
 
     #[test]

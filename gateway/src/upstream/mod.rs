@@ -24,8 +24,8 @@ pub struct Upstream {
     pub name: String,
     /// The endpoints and whose turn it is.
     pub balance: Balance,
-    /// TCP connect, and then the TLS handshake, may each take so long.
-    pub connect_timeout: Duration,
-    /// How long an idle connection is kept for reuse.
+    /// TCP connect, and then the TLS handshake, may each take so long; `None` is no limit.
+    pub connect_timeout: Option<Duration>,
+    /// How long an idle connection is kept for reuse; zero is not at all.
     pub idle_timeout: Duration,
 }

@@ -159,7 +159,9 @@ impl TlsPolicy {
             (false, _) => Vec::new(),
             (true, Some(names)) => names.clone(),
             // No identity at all satisfies nothing: an empty list of names refuses every certificate.
-            (true, None) => Some(identity).filter(|it| !it.is_empty()).map(str::to_owned).into_iter().collect(),
+            (true, None) => {
+                Some(identity).filter(|it| !it.is_empty()).map(str::to_owned).into_iter().collect()
+            }
         }
     }
 }
