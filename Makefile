@@ -29,7 +29,8 @@ lint:
 	$(CARGO) deny --locked check
 
 bench: build real
-	./tests/bench/run.sh
+	$(CARGO) build --release --locked -p vestibule-tests --example bare
+	./tests/bench/run.py
 
 image:
 	docker build -t vestibule .
