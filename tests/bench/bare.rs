@@ -33,7 +33,8 @@ impl ProxyHttp for Bare {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [plain_port, tls_port, plain_origin, tls_origin, ca, certificate, key, name] = arguments.as_slice() else {
+    let [plain_port, tls_port, plain_origin, tls_origin, ca, certificate, key, name] = arguments.as_slice()
+    else {
         panic!("PLAIN-PORT TLS-PORT PLAIN-ORIGIN TLS-ORIGIN CA CERT KEY NAME");
     };
     let read = |path: &str| std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"));

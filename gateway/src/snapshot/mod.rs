@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows YAML; `compile` is the only constructor.
 
+mod answers;
 mod compile;
 pub mod files;
 #[cfg(test)]
