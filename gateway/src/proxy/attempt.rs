@@ -55,7 +55,8 @@ fn pick(head: &RequestHeader, ctx: &mut Ctx) -> Result<Box<HttpPeer>, Failure> {
     ctx.attempt.pick = Some(pick);
     ctx.attempt.identity = identity(target, head, ctx);
     let limits = Limits {
-        connect: ctx.remaining(upstream.connect_timeout)?,
+        connect: upstream.connect_timeout,
+        attempt: ctx.remaining(None)?,
         io: route.timeouts.idle,
         idle: upstream.idle_timeout,
     };

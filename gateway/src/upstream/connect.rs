@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora_core::Result;
@@ -43,9 +43,15 @@ impl UpstreamConnector {
                 Target::Unix(address.as_pathname().unwrap_or("".as_ref()).to_owned())
             }
         };
-        let limit = peer.options.connection_timeout;
+        let began = Instant::now();
+        // Each of the two steps may take as long as the file says, and no longer than what is left of the attempt.
+        let limit = || {
+            let left =
+                peer.options.total_connection_timeout.map(|total| total.saturating_sub(began.elapsed()));
+            [peer.options.connection_timeout, left].into_iter().flatten().min()
+        };
         let origin = Arc::new(Origin::new());
-        let mut stream = connect(&target, limit).await?;
+        let mut stream = connect(&target, limit()).await?;
         // The engine hands this digest back with each request on the connection, pooled or not.
         let blank = ResponseHeader::build(200, Some(0));
         let blank = blank.map_err(|error| Failure::new(Cause::Internal, error.to_string()))?;
@@ -55,7 +61,7 @@ impl UpstreamConnector {
         }
         let policy = self.policies.find(peer.group_key);
         let policy = policy.ok_or_else(|| Failure::new(Cause::Internal, "a TLS peer without a policy"))?;
-        let stream = handshake(stream, &policy, &target, &peer.sni, limit).await?;
+        let stream = handshake(stream, &policy, &target, &peer.sni, limit()).await?;
         origin.note_resumed(stream.ssl().session_reused());
         Ok(Stream::new(Transport::Tls(stream), origin))
     }

@@ -15,6 +15,8 @@ use super::tls::TlsPolicy;
 pub struct Limits {
     /// TCP connect, and then the TLS handshake.
     pub connect: Option<Duration>,
+    /// Both together: what is left of the attempt.
+    pub attempt: Option<Duration>,
     /// Each read and each write.
     pub io: Option<Duration>,
     /// An idle pooled connection.
@@ -39,6 +41,7 @@ pub fn peer(address: &Address, tls: Option<(&TlsPolicy, &str)>, limits: Limits) 
     // A custom ALPN makes the engine ask our connector for the stream; what is offered is http/1.1.
     peer.options.alpn = ALPN::Custom(CustomALPN::new(b"vestibule".to_vec()));
     peer.options.connection_timeout = limits.connect;
+    peer.options.total_connection_timeout = limits.attempt;
     peer.options.read_timeout = limits.io;
     peer.options.write_timeout = limits.io;
     peer.options.idle_timeout = Some(limits.idle);

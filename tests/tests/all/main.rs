@@ -10,12 +10,15 @@ mod examples;
 mod identity;
 mod kube;
 mod lifecycle;
+mod limits;
 mod load;
 mod page;
 mod proxy;
+mod raw;
 mod retry;
 mod sni;
 mod streams;
+mod upgrades;
 
 use std::path::Path;
 
