@@ -1,6 +1,7 @@
 //! Where clients connect: an address is bound, connections are accepted up to a limit, and each is handed to what its
 //! listener speaks.
 
+mod stream;
 mod tcp;
 mod tls;
 
@@ -11,15 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use pingora_core::apps::ServerApp;
+use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::{GetProxyDigest, GetSocketDigest, SocketDigest};
+use pingora_core::protocols::{ALPN, GetProxyDigest, GetSocketDigest, IO, SocketDigest, Ssl};
 use pingora_http::ResponseHeader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+pub use stream::Heads;
 pub use tls::{Certificate, ClientCheck, acceptor};
 
 use crate::engine::Engine;
@@ -29,6 +32,8 @@ use crate::snapshot::{Listener, Protocol};
 
 /// How long a client may take for its side of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How many seconds a client may take to begin its only request, where the listener keeps no connection.
+const FIRST_REQUEST: u64 = 10;
 /// How long accepting rests when the process has no file descriptor left.
 const REST: Duration = Duration::from_millis(100);
 
@@ -39,6 +44,13 @@ impl Listener {
             Protocol::Https(_) => "https",
             Protocol::Http | Protocol::Tcp { .. } => "http",
         }
+    }
+
+    /// How long a connection may wait for its next request, in the engine's whole seconds; `None` where it is to close
+    /// after its answer.
+    pub fn kept_seconds(&self) -> Option<u64> {
+        let seconds = self.idle_timeout.as_millis().div_ceil(1000) as u64;
+        (seconds > 0).then_some(seconds)
     }
 }
 
@@ -135,7 +147,14 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
     let ip = peer.ip().to_canonical();
     let ip_text =
         HeaderValue::from_str(&ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-    let mut client = Client { listener: listener.clone(), ip: Some(ip), ip_text, certificate: None };
+    let mut client = Client {
+        listener: listener.clone(),
+        ip: Some(ip),
+        ip_text,
+        certificate: None,
+        heads: Arc::default(),
+    };
+    let heads = client.heads.clone();
     match &listener.protocol {
         Protocol::Tcp { upstream, idle_timeout } => {
             tcp::pass_through(stream, upstream, *idle_timeout, &client, &services).await;
@@ -143,7 +162,7 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
         Protocol::Http => {
             if let Some(mark) = mark(client) {
                 stream.set_proxy_digest(mark);
-                services.engine.process_new(Box::new(stream), &services.stop).await;
+                http_1(stream, heads, &listener, &services).await;
             }
         }
         Protocol::Https(acceptor) => {
@@ -162,8 +181,31 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
             if let Some(mark) = mark(client) {
                 // A TLS stream of the engine's ignores what is set on itself.
                 stream.get_mut().set_proxy_digest(mark);
-                services.engine.process_new(Box::new(stream), &services.stop).await;
+                match stream.selected_alpn_proto() {
+                    Some(ALPN::H2) => {
+                        drop(services.engine.process_new(Box::new(stream), &services.stop).await)
+                    }
+                    _ => http_1(stream, heads, &listener, &services).await,
+                }
             }
+        }
+    }
+}
+
+/// One request after the other, as the engine's own loop has it, but for the first: the engine waits a minute for that
+/// one, whatever the listener's idle timeout is.
+async fn http_1(stream: impl IO + 'static, heads: Arc<Heads>, listener: &Listener, services: &Services) {
+    let stream = stream::Stream::new(stream, heads.clone());
+    let mut session = ServerSession::new_http1(Box::new(stream));
+    // A connection that takes one request only is yet to be waited for.
+    session.set_keepalive(Some(listener.kept_seconds().unwrap_or(FIRST_REQUEST)));
+    loop {
+        heads.next();
+        let Some(reused) = services.engine.process_new_http(session, &services.stop).await else { return };
+        let (stream, settings) = reused.consume();
+        session = ServerSession::new_http1(stream);
+        if let Some(settings) = settings {
+            settings.apply_to_session(&mut session);
         }
     }
 }

@@ -39,9 +39,8 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
     ctx.client = session.digest().and_then(client);
     let client =
         ctx.client.clone().ok_or_else(|| Failure::new(Cause::Internal, "a connection without a listener"))?;
-    // The engine counts whole seconds, and takes none at all for "close after the answer".
-    let idle = client.listener.idle_timeout.as_millis().div_ceil(1000) as u64;
-    let keepalive = (idle > 0 && !session.is_process_shutting_down()).then_some(idle);
+    client.heads.read();
+    let keepalive = client.listener.kept_seconds().filter(|_| !session.is_process_shutting_down());
     session.set_keepalive(keepalive);
     session.set_read_timeout(Some(CLIENT_STALL));
     session.set_write_timeout(Some(CLIENT_STALL));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use vestibule_plugins::{ClientCertificate, RequestInfo};
 
 use crate::diagnose::{Cause, Failure};
+use crate::listener::Heads;
 use crate::snapshot::{Action, Listener, Route, Snapshot, Target};
 use crate::upstream::{Armed, Origin, Pick, Tried};
 
@@ -89,6 +90,8 @@ pub struct Client {
     pub ip_text: http::HeaderValue,
     /// The certificate that it showed, verified.
     pub certificate: Option<ClientCertificate>,
+    /// Told when a request's head is there, and when the next one may come.
+    pub heads: Arc<Heads>,
 }
 
 /// 128 random bits in lower-case hex.

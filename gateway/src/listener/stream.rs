@@ -1,0 +1,216 @@
+//! A client's connection as the engine reads and writes it, with a limit of our own on how long a request's head may
+//! take: the engine bounds each read, so a head that comes byte by byte would be waited for without end.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// How long a head may take from its first byte to its last.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// What the stream and the request's hooks tell each other: whether a head is being read.
+#[derive(Debug, Default)]
+pub struct Heads(AtomicU8);
+
+const NONE: u8 = 0;
+const AWAITED: u8 = 1;
+const BEGUN: u8 = 2;
+
+impl Heads {
+    /// What comes next is a head.
+    pub fn next(&self) {
+        self.0.store(AWAITED, Ordering::Relaxed);
+    }
+
+    /// The head is there.
+    pub fn read(&self) {
+        self.0.store(NONE, Ordering::Relaxed);
+    }
+}
+
+/// The connection.
+#[derive(Debug)]
+pub struct Stream<S> {
+    inner: S,
+    heads: Arc<Heads>,
+    limit: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Stream<S> {
+    /// A connection that is accepted, and its handshake made.
+    pub fn new(inner: S, heads: Arc<Heads>) -> Self {
+        Self { inner, heads, limit: None }
+    }
+}
+
+impl<S: IO> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        match (self.heads.0.load(Ordering::Relaxed), &polled) {
+            (NONE, _) | (AWAITED, Poll::Pending) => polled,
+            (AWAITED, Poll::Ready(_)) => {
+                // No timer as yet: nearly every head comes whole with its first byte.
+                self.heads.0.store(BEGUN, Ordering::Relaxed);
+                self.limit = None;
+                polled
+            }
+            (_, Poll::Ready(_)) if self.limit.is_none() => polled,
+            _ => {
+                // Polled after a byte too: one that sends without a pause is to be ended as well.
+                let over = self.limit.get_or_insert_with(|| Box::pin(sleep(HEAD))).as_mut().poll(cx);
+                if over.is_ready() { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { polled }
+            }
+        }
+    }
+}
+
+impl<S: IO> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl<S: IO> Shutdown for Stream<S> {
+    async fn shutdown(&mut self) {
+        Shutdown::shutdown(&mut self.inner).await;
+    }
+}
+
+impl<S: IO> UniqueID for Stream<S> {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl<S: IO> Ssl for Stream<S> {
+    fn get_ssl(&self) -> Option<&openssl::ssl::SslRef> {
+        self.inner.get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+impl<S: IO> GetTimingDigest for Stream<S> {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+
+    fn get_read_pending_time(&self) -> Duration {
+        self.inner.get_read_pending_time()
+    }
+
+    fn get_write_pending_time(&self) -> Duration {
+        self.inner.get_write_pending_time()
+    }
+}
+
+impl<S: IO> GetProxyDigest for Stream<S> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+}
+
+impl<S: IO> GetSocketDigest for Stream<S> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+}
+
+impl<S> Peek for Stream<S> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pingora_core::protocols::l4::stream::Stream as L4;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::{Instant, timeout};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_comes_byte_by_byte_is_given_up() {
+        let (mut stream, heads, mut far) = connected().await;
+        heads.next();
+        let mut begun = None;
+        let error = loop {
+            far.write_all(b"x").await.unwrap();
+            match stream.read_u8().await {
+                Ok(_) => begun = begun.or(Some(Instant::now())),
+                Err(error) => break error,
+            }
+            // Nothing comes: the clock moves on by itself.
+            let silence = timeout(Duration::from_secs(1), stream.read_u8()).await;
+            if let Ok(ended) = silence {
+                break ended.unwrap_err();
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let took = begun.unwrap().elapsed();
+        assert!((9..=12).contains(&took.as_secs()), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_head_may_take_its_time() {
+        let (mut stream, heads, mut far) = connected().await;
+        let minute = Duration::from_secs(60);
+        heads.next();
+        assert!(timeout(minute, stream.read_u8()).await.is_err(), "it ended before its first byte");
+        far.write_all(b"head").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'h');
+        heads.read();
+        stream.read_exact(&mut [0; 3]).await.unwrap();
+        assert!(timeout(minute, stream.read_u8()).await.is_err(), "a body ended");
+        drop(far);
+    }
+
+    async fn connected() -> (Stream<L4>, Arc<Heads>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (near, _) = listener.accept().await.unwrap();
+        let heads = Arc::new(Heads::default());
+        (Stream::new(L4::from(near), heads.clone()), heads, far)
+    }
+}
