@@ -142,7 +142,7 @@ fn known_version(version: &str) -> &'static str {
 }
 
 /// A head has come from the upstream: passed on, or given up for another try.
-pub fn answered(session: &Session, response: &ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+pub fn answered(session: &mut Session, response: &ResponseHeader, ctx: &mut Ctx) -> Result<()> {
     let status = response.status;
     if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
         return Ok(());
@@ -150,6 +150,10 @@ pub fn answered(session: &Session, response: &ResponseHeader, ctx: &mut Ctx) -> 
     if status == http::StatusCode::SWITCHING_PROTOCOLS {
         disarm(ctx);
         (ctx.deadline, ctx.attempt.deadline) = (None, None);
+        // Either end of a tunnel may be silent for as long as the route lets both be.
+        let idle = ctx.route().and_then(|route| route.timeouts.idle);
+        session.set_read_timeout(idle);
+        session.set_write_timeout(idle);
     }
     ctx.attempt.status = Some(status.as_u16());
     ctx.attempt.took = ctx.attempt.started.map(|started| started.elapsed());
