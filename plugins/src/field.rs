@@ -119,6 +119,13 @@ fn is_framing(name: &HeaderName) -> bool {
 /// The value that a rendered text becomes: bytes that no field may carry are dropped. `None` where nothing is
 /// left.
 pub(crate) fn value(rendered: Cow<'_, [u8]>) -> Option<HeaderValue> {
+    if rendered.is_empty() {
+        return None;
+    }
+    // The common case, which is checked once and copied once.
+    if let Ok(value) = HeaderValue::from_bytes(&rendered) {
+        return Some(value);
+    }
     let mut bytes = rendered.into_owned();
     bytes.retain(|byte| matches!(byte, b'\t' | 0x20..=0x7e | 0x80..));
     if bytes.is_empty() { None } else { HeaderValue::from_maybe_shared(Bytes::from(bytes)).ok() }

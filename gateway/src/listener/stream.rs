@@ -1,5 +1,9 @@
-//! A client's connection as the engine reads and writes it, with a limit of our own on how long a request's head may
-//! take: the engine bounds each read, so a head that comes byte by byte would be waited for without end.
+//! A client's connection as the engine reads and writes it, with two things that the engine gives to its own listeners
+//! only or to none.
+//!
+//! A limit on how long a request's head may take: the engine bounds each read, so a head that comes byte by byte would
+//! be waited for without end. And a buffer for writes: the engine writes the head of an answer and its body apart and
+//! flushes behind the body, so that with a buffer they leave in one packet, and over TLS in one record.
 
 use std::io;
 use std::pin::Pin;
@@ -15,9 +19,11 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+/// A head and a small body fit; what does not goes out as it comes.
+const BUFFER: usize = 4096;
 /// How long a head may take from its first byte to its last.
 const HEAD: Duration = Duration::from_secs(10);
 
@@ -43,16 +49,16 @@ impl Heads {
 
 /// The connection.
 #[derive(Debug)]
-pub struct Stream<S> {
-    inner: S,
+pub struct Stream<S: IO> {
+    inner: BufWriter<S>,
     heads: Arc<Heads>,
     limit: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Stream<S> {
+impl<S: IO> Stream<S> {
     /// A connection that is accepted, and its handshake made.
     pub fn new(inner: S, heads: Arc<Heads>) -> Self {
-        Self { inner, heads, limit: None }
+        Self { inner: BufWriter::with_capacity(BUFFER, inner), heads, limit: None }
     }
 }
 
@@ -62,7 +68,7 @@ impl<S: IO> AsyncRead for Stream<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let polled = Pin::new(self.inner.get_mut()).poll_read(cx, buf);
         match (self.heads.0.load(Ordering::Relaxed), &polled) {
             (NONE, _) | (AWAITED, Poll::Pending) => polled,
             (AWAITED, Poll::Ready(_)) => {
@@ -110,57 +116,59 @@ impl<S: IO> AsyncWrite for Stream<S> {
 #[async_trait]
 impl<S: IO> Shutdown for Stream<S> {
     async fn shutdown(&mut self) {
-        Shutdown::shutdown(&mut self.inner).await;
+        // A client that is gone cannot be told the rest.
+        let _ = self.inner.flush().await;
+        Shutdown::shutdown(self.inner.get_mut()).await;
     }
 }
 
 impl<S: IO> UniqueID for Stream<S> {
     fn id(&self) -> UniqueIDType {
-        self.inner.id()
+        self.inner.get_ref().id()
     }
 }
 
 impl<S: IO> Ssl for Stream<S> {
     fn get_ssl(&self) -> Option<&openssl::ssl::SslRef> {
-        self.inner.get_ssl()
+        self.inner.get_ref().get_ssl()
     }
 
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
+        self.inner.get_ref().get_ssl_digest()
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
+        self.inner.get_ref().selected_alpn_proto()
     }
 }
 
 impl<S: IO> GetTimingDigest for Stream<S> {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
+        self.inner.get_ref().get_timing_digest()
     }
 
     fn get_read_pending_time(&self) -> Duration {
-        self.inner.get_read_pending_time()
+        self.inner.get_ref().get_read_pending_time()
     }
 
     fn get_write_pending_time(&self) -> Duration {
-        self.inner.get_write_pending_time()
+        self.inner.get_ref().get_write_pending_time()
     }
 }
 
 impl<S: IO> GetProxyDigest for Stream<S> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
+        self.inner.get_ref().get_proxy_digest()
     }
 }
 
 impl<S: IO> GetSocketDigest for Stream<S> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
+        self.inner.get_ref().get_socket_digest()
     }
 }
 
-impl<S> Peek for Stream<S> {}
+impl<S: IO> Peek for Stream<S> {}
 
 #[cfg(test)]
 mod tests {
@@ -204,6 +212,32 @@ mod tests {
         stream.read_exact(&mut [0; 3]).await.unwrap();
         assert!(timeout(minute, stream.read_u8()).await.is_err(), "a body ended");
         drop(far);
+    }
+
+    #[tokio::test]
+    async fn writes_leave_together_at_the_flush() {
+        let (mut stream, _, mut far) = connected().await;
+        stream.write_all(b"head").await.unwrap();
+        stream.write_all(b"body").await.unwrap();
+        let mut got = [0; 64];
+        assert_eq!(far.try_read(&mut got).unwrap_err().kind(), io::ErrorKind::WouldBlock, "before the flush");
+        stream.flush().await.unwrap();
+        assert_eq!(far.read(&mut got).await.unwrap(), 8);
+        stream.write_all(b"more").await.unwrap();
+        Shutdown::shutdown(&mut stream).await;
+        assert_eq!(far.read(&mut got).await.unwrap(), 4, "nothing is lost at the end");
+    }
+
+    #[tokio::test]
+    async fn what_exceeds_the_buffer_goes_out_in_order() {
+        let (mut stream, _, mut far) = connected().await;
+        let body = vec![b'x'; 3 * BUFFER];
+        stream.write_all(b"head").await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut got = vec![0; 4 + body.len()];
+        far.read_exact(&mut got).await.unwrap();
+        assert_eq!((&got[..4], &got[4..]), (&b"head"[..], &body[..]));
     }
 
     async fn connected() -> (Stream<L4>, Arc<Heads>, TcpStream) {

@@ -13,7 +13,6 @@ use vestibule_plugins::Verdict;
 use super::ctx::{Client, Ctx};
 use super::{forwarded, respond};
 use crate::diagnose::{Cause, Failure};
-use crate::observe::access_log;
 use crate::route;
 use crate::snapshot::Action;
 
@@ -35,7 +34,6 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// The request cannot be served, and why: the caller writes the error reply.
 pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure> {
-    ctx.time = access_log::now();
     ctx.client = session.digest().and_then(client);
     let client =
         ctx.client.clone().ok_or_else(|| Failure::new(Cause::Internal, "a connection without a listener"))?;

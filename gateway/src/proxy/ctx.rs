@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use vestibule_plugins::{ClientCertificate, RequestInfo};
 
 use crate::diagnose::{Cause, Failure};
@@ -19,7 +20,7 @@ pub struct Ctx {
     /// When its head had been read.
     pub started: Instant,
     /// The same by the calendar, for the access log.
-    pub time: String,
+    pub time: Timestamp,
     /// Under which id it is logged.
     pub request_id: RequestId,
     /// The connection that it came by.
@@ -125,7 +126,7 @@ impl Ctx {
         Self {
             snapshot,
             started: Instant::now(),
-            time: String::new(),
+            time: Timestamp::now(),
             request_id: RequestId::new(),
             client: None,
             asked: Asked::default(),

@@ -6,7 +6,7 @@ use pingora_proxy::Session;
 use super::attempt;
 use super::ctx::Ctx;
 use crate::diagnose;
-use crate::observe::{AccessLog, Line};
+use crate::observe::{AccessLog, Line, access_log};
 
 /// Writes the line.
 pub fn log(log: &AccessLog, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
@@ -20,7 +20,7 @@ pub fn log(log: &AccessLog, session: &Session, error: Option<&Error>, ctx: &mut 
     let attempt = &ctx.attempt;
     let tried = attempt.number > 0;
     log.write(&Line {
-        time: ctx.time.clone(),
+        time: access_log::told(ctx.time),
         request_id: ctx.request_id.as_str(),
         listener: ctx.client.as_ref().map_or("", |client| &client.listener.name),
         client_ip: ctx.client.as_ref().and_then(|client| client.ip),

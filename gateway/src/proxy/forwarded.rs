@@ -7,9 +7,13 @@ use super::ctx::Client;
 use crate::diagnose::{Cause, Failure};
 use crate::snapshot::TrustedHeaders;
 
-const FOR: &str = "x-forwarded-for";
-const PROTO: &str = "x-forwarded-proto";
-const HOST: &str = "x-forwarded-host";
+// Names that are parsed already, to look them up by; they are written by their spelling, which costs nothing.
+const FOR: HeaderName = HeaderName::from_static(FOR_SPELT);
+const PROTO: HeaderName = HeaderName::from_static(PROTO_SPELT);
+const HOST: HeaderName = HeaderName::from_static(HOST_SPELT);
+const FOR_SPELT: &str = "x-forwarded-for";
+const PROTO_SPELT: &str = "x-forwarded-proto";
+const HOST_SPELT: &str = "x-forwarded-host";
 
 /// Names that an upstream may take for proof of an identity or of an origin.
 fn claims_identity(name: &str) -> bool {
@@ -41,12 +45,12 @@ pub fn rewrite(
         Some(_) => appended(head, &client.ip_text),
         None => client.ip_text.clone(),
     };
-    head.insert_header(FOR, chain).map_err(told)?;
+    head.insert_header(FOR_SPELT, chain).map_err(told)?;
     if !head.headers.contains_key(PROTO) {
-        head.insert_header(PROTO, HeaderValue::from_static(client.listener.scheme())).map_err(told)?;
+        head.insert_header(PROTO_SPELT, HeaderValue::from_static(client.listener.scheme())).map_err(told)?;
     }
     if !head.headers.contains_key(HOST) {
-        head.insert_header(HOST, host).map_err(told)?;
+        head.insert_header(HOST_SPELT, host).map_err(told)?;
     }
     Ok(())
 }
