@@ -26,6 +26,15 @@ ROUNDS, DURATION, CONNECTIONS = (int(os.environ.get(*it)) for it in [("ROUNDS", 
 PROXY_CORE, LOAD_CORE = os.environ.get("PROXY_CORE", "0"), os.environ.get("LOAD_CORE", "1")
 NAME, BODY, URL = "shop.test", "x" * 1024, "/api/v1/items?page=2"
 TICK = os.sysconf("SC_CLK_TCK")
+# What a browser sends besides Host.
+BROWSER = [
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Accept-Language: en-US,en;q=0.5",
+    "Accept-Encoding: gzip, deflate, br",
+    "Cookie: session=0123456789abcdef0123456789abcdef",
+    "Cache-Control: no-cache",
+]
 
 ORIGIN = """
 worker_processes 1; daemon off; pid origin.pid; error_log stderr error;
@@ -75,8 +84,6 @@ upstreams:
   tls:
     endpoints: ["127.0.0.1:{tls_origin}"]
     tls: {{ verify: {{ ca: ca.crt }}, client_certificate: {{ cert: client.crt, key: client.key }} }}
-plugins:
-  - request_id: {{}}
 routes:
   - {{ name: plain, match: {{ hosts: [{name}], paths: [/api], listeners: [plain] }}, upstream: plain, plugins: &chain [
       {{ path_rewrite: {{ strip_prefix: /api }} }},
@@ -142,7 +149,8 @@ def cpu(process):
 def load(process, port):
     """Microseconds of CPU per request, and requests per second."""
     before = cpu(process)
-    wrk = [program("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{DURATION}s", "-H", f"Host: {NAME}", f"http://127.0.0.1:{port}{URL}"]
+    headers = [word for field in [f"Host: {NAME}", *BROWSER] for word in ("-H", field)]
+    wrk = [program("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{DURATION}s", *headers, f"http://127.0.0.1:{port}{URL}"]
     said = subprocess.run(["taskset", "-c", LOAD_CORE, *wrk], check=True, capture_output=True, text=True).stdout
     used, requests = cpu(process) - before, int(re.search(r"(\d+) requests in", said)[1])
     if "Non-2xx" in said or "Socket errors" in said or requests == 0:
