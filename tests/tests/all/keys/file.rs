@@ -1,0 +1,251 @@
+//! Keys of listeners, of the access log and of the process: a gateway for each side of a case.
+
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode, SslVersion};
+use vestibule_tests::certs::{Certs, Pair};
+use vestibule_tests::client::{self, Client, ClientTls};
+use vestibule_tests::gateway::Gateway;
+use vestibule_tests::origin::{Answer, Opening, Origin};
+use vestibule_tests::ports;
+
+use crate::quoted;
+use crate::raw::{connected, is_closed, is_silent};
+
+pub const KEYS: &[&str] = &[
+    "access_log.format",
+    "access_log.path",
+    "listeners.address",
+    "listeners.keepalive.idle_timeout",
+    "listeners.max_connections",
+    "listeners.tcp.idle_timeout",
+    "listeners.tcp.upstream",
+    "listeners.tls.certificates.cert",
+    "listeners.tls.certificates.key",
+    "listeners.tls.client_certificate.ca",
+    "listeners.tls.client_certificate.require",
+    "listeners.tls.min_version",
+    "plugins",
+    "server.drain_timeout",
+    "server.threads",
+    "server.upstream_pool_size",
+    "version",
+];
+
+/// A gateway with a listener of these keys, and the rest of its file.
+fn gateway(listener: &str, rest: &str) -> (Gateway, u16) {
+    let port = ports::free();
+    let rest = if rest.contains("routes:") {
+        rest
+    } else {
+        &format!("{rest}\nroutes: [{{ respond: {{ body: hello }} }}]")
+    };
+    let yaml = format!(
+        "version: 1\nlisteners: {{ web: {{ address: \"127.0.0.1:{port}\", {listener} }} }}\n{rest}\n"
+    );
+    (Gateway::start(&yaml), port)
+}
+
+#[test]
+fn the_version_is_read() {
+    let file = |version: &str| {
+        let (status, stderr) = Gateway::run_to_exit(&format!(
+            "version: {version}\nlisteners: {{ web: {{ address: \"127.0.0.1:1\" }} }}\nroutes: [{{ upstream: nobody }}]"
+        ));
+        assert!(!status.success());
+        stderr.contains("version")
+    };
+    assert_eq!((file("1"), file("2")), (false, true));
+}
+
+#[test]
+fn the_access_log_goes_where_and_as_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let file = |format: &str| {
+        let (gateway, port) =
+            gateway("", &format!("access_log: {{ format: {format}, path: {} }}", quoted(&path)));
+        assert_eq!(client::get(port, "a.test", "/x").status, 200);
+        gateway.stop();
+        assert!(gateway.log().is_empty(), "it went to the standard output");
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let _ = fs::remove_file(&path);
+        text
+    };
+    assert!(file("json").starts_with('{'));
+    assert!(file("text").contains("\"GET a.test /x\" 200"));
+    assert_eq!(file("none"), "");
+    let (to_stderr, port) = gateway("", "access_log: { path: stderr }");
+    client::get(port, "a.test", "/x");
+    to_stderr.stop();
+    assert!(to_stderr.stderr().contains("\"path\":\"/x\""));
+}
+
+#[test]
+fn plugins_of_the_file_run_on_every_route() {
+    for value in ["one", "two"] {
+        let (_gateway, port) = gateway(
+            "",
+            &format!("plugins: [{{ headers: {{ response: {{ set: {{ x-all: {value} }} }} }} }}]"),
+        );
+        assert_eq!(client::get(port, "a.test", "/").header("x-all"), Some(value));
+    }
+}
+
+#[test]
+fn a_listener_is_where_its_address_says() {
+    let (_gateway, port) = gateway("", "");
+    assert_eq!(client::get(port, "a.test", "/").text(), "hello");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", ports::free())).is_err());
+}
+
+#[test]
+fn a_listeners_idle_timeout_is_its_own() {
+    let closes = |limit: &str| {
+        let (_gateway, port) = gateway(&format!("keepalive: {{ idle_timeout: {limit} }}"), "");
+        let mut client = connected(port);
+        let begun = Instant::now();
+        assert!(is_closed(&mut client));
+        begun.elapsed() > Duration::from_millis(1800)
+    };
+    assert_eq!((closes("1s"), closes("2s")), (false, true));
+    let (_gateway, port) = gateway("keepalive: { idle_timeout: 0s }", "");
+    let mut client = Client::plain(port);
+    let response = client.get("a.test", "/");
+    assert_eq!(response.header("connection").map(str::to_lowercase).as_deref(), Some("close"));
+    assert!(client.to_end().is_ok());
+}
+
+#[test]
+fn max_connections_is_how_many_are_let_in() {
+    let waits = |limit: u32| {
+        let (_gateway, port) = gateway(&format!("max_connections: {limit}"), "");
+        let mut first = Client::plain(port);
+        first.get("a.test", "/");
+        let mut second = connected(port);
+        second.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+        is_silent(&second, Duration::from_millis(300))
+    };
+    assert_eq!((waits(1), waits(2)), (true, false));
+}
+
+#[test]
+fn a_tcp_listener_leads_where_and_for_as_long_as_it_says() {
+    let (echo, silent) = (Origin::echo(), Origin::opening(|_| Opening::Stall));
+    let upstreams = format!(
+        "upstreams: {{ echo: {{ endpoints: [\"{}\"] }}, silent: {{ endpoints: [\"{}\"] }} }}",
+        echo.address(),
+        silent.address()
+    );
+    let took = |tcp: &str| {
+        let (_gateway, port) = gateway(&format!("tcp: {{ {tcp} }}"), &upstreams);
+        let mut client = connected(port);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+        let answered = !is_silent(&client, Duration::from_millis(150));
+        let begun = Instant::now();
+        assert!(is_closed(&mut client));
+        (answered, begun.elapsed() > Duration::from_millis(500))
+    };
+    assert_eq!(took("upstream: silent, idle_timeout: 250ms"), (false, false));
+    assert_eq!(took("upstream: silent, idle_timeout: 900ms"), (false, true));
+    assert_eq!(took("upstream: echo, idle_timeout: 250ms"), (true, false));
+}
+
+#[test]
+fn tls_of_a_listener_is_as_it_says() {
+    let certs = Certs::new();
+    let (ca, other) = (certs.authority("ca"), certs.authority("other"));
+    let (one, two) = (certs.server(&ca, &["one.test"]), certs.server(&ca, &["two.test"]));
+    let (friend, stranger) = (certs.client(&ca, "friend"), certs.client(&other, "stranger"));
+    let serve = |pair: &Pair, rest: &str| {
+        let (cert, key) = (quoted(&pair.cert), quoted(&pair.key));
+        gateway(&format!("tls: {{ certificates: [{{ cert: {cert}, key: {key} }}], {rest} }}"), "")
+    };
+    for pair in [&one, &two] {
+        let (_gateway, port) = serve(pair, "");
+        let shown = Client::tls(port, &ClientTls::default()).unwrap().peer_name().unwrap();
+        assert!(pair.cert.display().to_string().contains(&shown), "{shown}");
+    }
+    let ask = |port: u16, certificate: Option<&Pair>| {
+        let mut client = Client::tls(port, &ClientTls { certificate, ..ClientTls::default() }).ok()?;
+        client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").ok()?;
+        client.try_response().ok().map(|response| response.status)
+    };
+    for (ca, certificate, require, expected) in [
+        (&ca, Some(&friend), true, Some(200)),
+        (&other, Some(&friend), true, None),
+        (&other, Some(&stranger), true, Some(200)),
+        (&ca, None, true, None),
+        (&ca, None, false, Some(200)),
+    ] {
+        let rest = format!("client_certificate: {{ ca: {}, require: {require} }}", quoted(&ca.cert));
+        let (_gateway, port) = serve(&one, &rest);
+        assert_eq!(ask(port, certificate), expected, "{rest}");
+    }
+    for (version, expected) in [("1.2", true), ("1.3", false)] {
+        let (_gateway, port) = serve(&one, &format!("min_version: \"{version}\""));
+        let mut connector = SslConnector::builder(SslMethod::tls_client()).unwrap();
+        connector.set_verify(SslVerifyMode::NONE);
+        connector.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
+        assert_eq!(connector.build().connect("one.test", connected(port)).is_ok(), expected, "{version}");
+    }
+}
+
+#[test]
+fn drain_timeout_is_how_long_a_stop_waits() {
+    let origin = Origin::script(|_| Answer::Stall);
+    let waits = |limit: &str| {
+        let upstreams = format!("upstreams: {{ u: {{ endpoints: [\"{}\"] }} }}", origin.address());
+        let (gateway, port) = gateway(
+            "",
+            &format!("server: {{ drain_timeout: {limit} }}\n{upstreams}\nroutes: [{{ upstream: u }}]"),
+        );
+        let before = origin.requests().len();
+        let mut client = Client::plain(port);
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        origin.wait_for("the request", |all| all.len() > before);
+        let begun = Instant::now();
+        gateway.stop();
+        begun.elapsed() > Duration::from_millis(700)
+    };
+    assert_eq!((waits("200ms"), waits("1200ms")), (false, true));
+}
+
+#[test]
+fn threads_is_how_many_there_are() {
+    let count = |threads: u32| {
+        let (gateway, port) = gateway("", &format!("server: {{ threads: {threads} }}"));
+        client::get(port, "a.test", "/");
+        let names = fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
+        names
+            .filter(|task| {
+                fs::read_to_string(task.as_ref().unwrap().path().join("comm")).unwrap() == "vestibule\n"
+            })
+            .count()
+    };
+    assert_eq!(count(3) - count(1), 2);
+}
+
+#[test]
+fn upstream_pool_size_is_how_many_idle_connections_are_kept() {
+    let is_kept = |size: u32| {
+        let origins = [Origin::echo(), Origin::echo()];
+        let [one, two] = origins.each_ref().map(Origin::address);
+        let (_gateway, port) = gateway(
+            "",
+            &format!(
+                "server: {{ threads: 1, upstream_pool_size: {size} }}\n\
+                 upstreams: {{ one: {{ endpoints: [\"{one}\"] }}, two: {{ endpoints: [\"{two}\"] }} }}\n\
+                 routes: [{{ match: {{ paths: [/one] }}, upstream: one }}, {{ upstream: two }}]"
+            ),
+        );
+        let mut client = Client::plain(port);
+        for path in ["/one", "/two", "/one"] {
+            assert_eq!(client.get("a.test", path).status, 200);
+        }
+        origins[0].connections() == 1
+    };
+    assert_eq!((is_kept(1), is_kept(2)), (false, true));
+}
