@@ -233,8 +233,8 @@ fn an_attempts_deadline_counts_the_time_that_the_handshake_took() {
 /// A port whose queue of connections is full, until the one who holds the other end of the channel lets go: the
 /// kernel drops what asks to connect, and the asker asks again a second later. Then nobody answers.
 fn full(let_in: mpsc::Receiver<()>) -> u16 {
-    let port = ports::free();
-    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
     // SAFETY: plain system call on a descriptor that is open.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
     let waiting = TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -4,12 +4,10 @@ use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use vestibule_tests::ports;
-
 /// Serves each connection, counted from 0, on a thread of its own for as long as the tests run; gives the port.
 pub fn server(serve: impl Fn(usize, TcpStream) -> io::Result<()> + Clone + Send + 'static) -> u16 {
-    let port = ports::free();
-    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for (number, socket) in listener.incoming().enumerate() {
             let (Ok(socket), serve) = (socket, serve.clone()) else { continue };
