@@ -32,7 +32,7 @@ pub fn rewrite(
     client: &Client,
     trusted: &TrustedHeaders,
 ) -> Result<(), Failure> {
-    strip_nominated(head);
+    strip_nominated(head)?;
     let claimed = |name: &&HeaderName| claims_identity(name.as_str()) && !trusted.contains(name);
     if head.headers.keys().any(|name| claimed(&name)) {
         let names: Vec<HeaderName> = head.headers.keys().filter(claimed).cloned().collect();
@@ -69,26 +69,29 @@ fn appended(head: &RequestHeader, ip: &HeaderValue) -> HeaderValue {
 
 /// Removes the headers that `Connection` nominates (RFC 9110 section 7.6.1) before any plugin runs: the engine would
 /// do so after them, and a client could have what a plugin set taken away.
-fn strip_nominated(head: &mut RequestHeader) {
+fn strip_nominated(head: &mut RequestHeader) -> Result<(), Failure> {
     let kept =
         |token: &str| ["close", "keep-alive", "upgrade"].iter().any(|kept| token.eq_ignore_ascii_case(kept));
     let tokens = |head: &RequestHeader| -> Vec<String> {
         let values = head.headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).map(|token| token.trim().to_owned()).collect()
+        // RFC 9110 section 5.6.1.2: a list may have empty elements.
+        let tokens =
+            values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty());
+        tokens.map(str::to_owned).collect()
     };
     let simple = |value: &HeaderValue| value.to_str().is_ok_and(kept);
     if head.headers.get_all(CONNECTION).iter().all(simple) {
-        return;
+        return Ok(());
     }
     let tokens = tokens(head);
     let (kept, nominated): (Vec<_>, Vec<_>) = tokens.into_iter().partition(|token| kept(token));
-    // The engine answers 400 to a client that nominates these, and must see them to do so.
+    // Refused here and now: whatever is left for the engine to refuse, it may read otherwise and strip too late.
     let refused = |token: &String| {
         HeaderName::from_bytes(token.as_bytes())
             .map_or(true, |name| name == "host" || name.as_str().starts_with("x-forwarded-"))
     };
     if nominated.iter().any(refused) {
-        return;
+        return Err(Failure::new(Cause::RequestInvalid, "`Connection` names what it may not"));
     }
     for name in nominated.iter().filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok()) {
         head.remove_header(&name);
@@ -104,4 +107,5 @@ fn strip_nominated(head: &mut RequestHeader) {
             head.remove_header(&CONNECTION);
         }
     }
+    Ok(())
 }

@@ -9,6 +9,7 @@ mod drain;
 mod example;
 mod examples;
 mod identity;
+mod injection;
 mod keys;
 mod kube;
 mod lifecycle;
