@@ -54,6 +54,28 @@ fn a_client_that_stalls_within_a_request_head_is_closed() {
 }
 
 #[test]
+fn a_client_that_sends_its_request_head_byte_by_byte_is_closed() {
+    let (_gateway, origin, port) = listener("keepalive: { idle_timeout: 1s }");
+    let mut client = connected(port);
+    client.write_all(GET).unwrap();
+    raw::head(&mut client).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut rest = [0; 4096];
+    let (took, ()) = seconds(|| {
+        // Each byte comes well within the idle timeout; what ends the loop is the end of the connection.
+        while client.write_all(b"x").is_ok() {
+            match client.read(&mut rest) {
+                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return,
+                Ok(0) => return,
+                _ => {}
+            }
+        }
+    });
+    assert!((8.0..15.0).contains(&took), "after {took} s");
+    assert_eq!(origin.requests().len(), 1);
+}
+
+#[test]
 fn an_idle_kept_connection_is_closed_at_the_listeners_idle_timeout() {
     let (_gateway, _origin, port) = listener("keepalive: { idle_timeout: 1s }");
     let mut client = connected(port);
