@@ -370,14 +370,14 @@ impl World {
                 "false",
             ),
         );
-        // Doubled from 20 ms, the ninth wait may be 5 s long where nothing bounds it; bounded, all nine last 180 ms.
+        // Doubled from 20 ms, the last waits may be 2 s long each; bounded by it, all nine last 180 ms at most.
         add(
-            Slower(250),
+            Slower(400),
             flip(
                 &["plugins.retry.backoff.max"],
                 backoff("20ms", "20ms"),
                 "false",
-                backoff("20ms", "600ms"),
+                backoff("20ms", "2s"),
                 "true",
             ),
         );
