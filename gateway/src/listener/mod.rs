@@ -25,9 +25,10 @@ use tokio::time::{sleep, timeout};
 pub use stream::Heads;
 pub use tls::{Certificate, ClientCheck, acceptor};
 
+use crate::diagnose::Cause;
 use crate::engine::Engine;
-use crate::observe::AccessLog;
-use crate::proxy::ctx::Client;
+use crate::observe::{AccessLog, Line, access_log};
+use crate::proxy::ctx::{Client, RequestId};
 use crate::snapshot::{Listener, Protocol};
 
 /// How long a client may take for its side of a TLS handshake.
@@ -154,15 +155,15 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
         certificate: None,
         heads: Arc::default(),
     };
-    let heads = client.heads.clone();
     match &listener.protocol {
         Protocol::Tcp { upstream, idle_timeout } => {
             tcp::pass_through(stream, upstream, *idle_timeout, &client, &services).await;
         }
         Protocol::Http => {
-            if let Some(mark) = mark(client) {
+            let client = Arc::new(client);
+            if let Some(mark) = mark(&client) {
                 stream.set_proxy_digest(mark);
-                http_1(stream, heads, &listener, &services).await;
+                http_1(stream, &client, &services).await;
             }
         }
         Protocol::Https(acceptor) => {
@@ -178,14 +179,15 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
                 }
             };
             client.certificate = tls::client_certificate(stream.ssl());
-            if let Some(mark) = mark(client) {
+            let client = Arc::new(client);
+            if let Some(mark) = mark(&client) {
                 // A TLS stream of the engine's ignores what is set on itself.
                 stream.get_mut().set_proxy_digest(mark);
                 match stream.selected_alpn_proto() {
                     Some(ALPN::H2) => {
                         drop(services.engine.process_new(Box::new(stream), &services.stop).await)
                     }
-                    _ => http_1(stream, heads, &listener, &services).await,
+                    _ => http_1(stream, &client, &services).await,
                 }
             }
         }
@@ -194,14 +196,19 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
 
 /// One request after the other, as the engine's own loop has it, but for the first: the engine waits a minute for that
 /// one, whatever the listener's idle timeout is.
-async fn http_1(stream: impl IO + 'static, heads: Arc<Heads>, listener: &Listener, services: &Services) {
-    let stream = stream::Stream::new(stream, heads.clone());
+async fn http_1(stream: impl IO + 'static, client: &Client, services: &Services) {
+    let (listener, heads, id) = (&client.listener, &client.heads, RequestId::new());
+    let stream = stream::Stream::new(stream, heads.clone(), id);
     let mut session = ServerSession::new_http1(Box::new(stream));
     // A connection that takes one request only is yet to be waited for.
     session.set_keepalive(Some(listener.kept_seconds().unwrap_or(FIRST_REQUEST)));
     loop {
         heads.next();
-        let Some(reused) = services.engine.process_new_http(session, &services.stop).await else { return };
+        let reused = services.engine.process_new_http(session, &services.stop).await;
+        if let Some(status) = heads.refused() {
+            log_refused(client, &id, status, services);
+        }
+        let Some(reused) = reused else { return };
         let (stream, settings) = reused.consume();
         session = ServerSession::new_http1(stream);
         if let Some(settings) = settings {
@@ -210,8 +217,22 @@ async fn http_1(stream: impl IO + 'static, heads: Arc<Heads>, listener: &Listene
     }
 }
 
+/// The line of a request that no hook has seen, since its head is not legal HTTP or is too large.
+fn log_refused(client: &Client, id: &RequestId, status: u16, services: &Services) {
+    services.log.write(&Line {
+        time: access_log::told(jiff::Timestamp::now()),
+        request_id: id.as_str(),
+        listener: &client.listener.name,
+        client_ip: client.ip,
+        status: Some(status),
+        cause: Some(Cause::RequestInvalid.code()),
+        config: &services.config,
+        ..Line::default()
+    });
+}
+
 /// Leaves the client with the stream: the engine hands it to each request's hooks.
-fn mark(client: Client) -> Option<ProxyDigest> {
+fn mark(client: &Arc<Client>) -> Option<ProxyDigest> {
     let blank = ResponseHeader::build(200, Some(0)).ok()?;
-    Some(ProxyDigest::new(Box::new(blank), Some(Box::new(Arc::new(client)))))
+    Some(ProxyDigest::new(Box::new(blank), Some(Box::new(client.clone()))))
 }

@@ -1,14 +1,15 @@
-//! A client's connection as the engine reads and writes it, with two things that the engine gives to its own listeners
-//! only or to none.
+//! A client's connection as the engine reads and writes it, with three things that the engine gives to its own
+//! listeners only or to none.
 //!
 //! A limit on how long a request's head may take: the engine bounds each read, so a head that comes byte by byte would
 //! be waited for without end. And a buffer for writes: the engine writes the head of an answer and its body apart and
-//! flushes behind the body, so that with a buffer they leave in one packet, and over TLS in one record.
+//! flushes behind the body, so that with a buffer they leave in one packet, and over TLS in one record. And an answer of
+//! ours to a head that the engine refuses by itself: its own names the engine, and has no request id.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use crate::proxy::ctx::RequestId;
+use crate::proxy::fail;
+
 /// A head and a small body fit; what does not goes out as it comes.
 const BUFFER: usize = 4096;
 /// How long a head may take from its first byte to its last.
@@ -29,7 +33,10 @@ const HEAD: Duration = Duration::from_secs(10);
 
 /// What the stream and the request's hooks tell each other: whether a head is being read.
 #[derive(Debug, Default)]
-pub struct Heads(AtomicU8);
+pub struct Heads {
+    state: AtomicU8,
+    refused: AtomicU16,
+}
 
 const NONE: u8 = 0;
 const AWAITED: u8 = 1;
@@ -38,12 +45,17 @@ const BEGUN: u8 = 2;
 impl Heads {
     /// What comes next is a head.
     pub fn next(&self) {
-        self.0.store(AWAITED, Ordering::Relaxed);
+        self.state.store(AWAITED, Ordering::Relaxed);
     }
 
     /// The head is there.
     pub fn read(&self) {
-        self.0.store(NONE, Ordering::Relaxed);
+        self.state.store(NONE, Ordering::Relaxed);
+    }
+
+    /// The status by which the engine refused the head, if it did.
+    pub fn refused(&self) -> Option<u16> {
+        Some(self.refused.load(Ordering::Relaxed)).filter(|status| *status != 0)
     }
 }
 
@@ -52,13 +64,30 @@ impl Heads {
 pub struct Stream<S: IO> {
     inner: BufWriter<S>,
     heads: Arc<Heads>,
+    id: RequestId,
     limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: IO> Stream<S> {
-    /// A connection that is accepted, and its handshake made.
-    pub fn new(inner: S, heads: Arc<Heads>) -> Self {
-        Self { inner: BufWriter::with_capacity(BUFFER, inner), heads, limit: None }
+    /// A connection that is accepted, and its handshake made. A head that the engine refuses is answered under `id`.
+    pub fn new(inner: S, heads: Arc<Heads>, id: RequestId) -> Self {
+        Self { inner: BufWriter::with_capacity(BUFFER, inner), heads, id, limit: None }
+    }
+
+    /// Whether the engine is answering a head that has reached no hook, which is then answered in its stead.
+    fn refuses(&mut self, cx: &mut Context<'_>, answer: &[u8]) -> bool {
+        if self.heads.refused().is_some() {
+            return true;
+        }
+        if self.heads.state.load(Ordering::Relaxed) == NONE {
+            return false;
+        }
+        let status = answer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        let status = status.unwrap_or(400);
+        self.heads.refused.store(status, Ordering::Relaxed);
+        // It is smaller than the buffer, which is empty before the first answer and after each flush.
+        let _ = Pin::new(&mut self.inner).poll_write(cx, fail::refusal(status, &self.id).as_bytes());
+        true
     }
 }
 
@@ -69,11 +98,11 @@ impl<S: IO> AsyncRead for Stream<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(self.inner.get_mut()).poll_read(cx, buf);
-        match (self.heads.0.load(Ordering::Relaxed), &polled) {
+        match (self.heads.state.load(Ordering::Relaxed), &polled) {
             (NONE, _) | (AWAITED, Poll::Pending) => polled,
             (AWAITED, Poll::Ready(_)) => {
                 // No timer as yet: nearly every head comes whole with its first byte.
-                self.heads.0.store(BEGUN, Ordering::Relaxed);
+                self.heads.state.store(BEGUN, Ordering::Relaxed);
                 self.limit = None;
                 polled
             }
@@ -89,6 +118,9 @@ impl<S: IO> AsyncRead for Stream<S> {
 
 impl<S: IO> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.refuses(cx, buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
@@ -105,6 +137,9 @@ impl<S: IO> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.refuses(cx, bufs.first().map_or(&[], |first| first)) {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 
@@ -215,6 +250,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_the_engine_says_to_a_head_that_it_refuses_is_said_in_our_words() {
+        let (mut stream, heads, mut far) = connected().await;
+        heads.next();
+        stream.write_all(b"HTTP/1.1 405 Method Not Allowed\r\nServer: Engine\r\n\r\n").await.unwrap();
+        stream.write_all(b"body").await.unwrap();
+        Shutdown::shutdown(&mut stream).await;
+        let mut got = String::new();
+        far.read_to_string(&mut got).await.unwrap();
+        assert!(got.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{got}");
+        assert!(
+            got.ends_with(&format!("405 Method Not Allowed\nrequest id: {}\n", stream.id.as_str())),
+            "{got}"
+        );
+        assert!(!got.contains("Engine") && !got.contains("body"), "{got}");
+        assert_eq!(heads.refused(), Some(405));
+    }
+
+    #[tokio::test]
     async fn writes_leave_together_at_the_flush() {
         let (mut stream, _, mut far) = connected().await;
         stream.write_all(b"head").await.unwrap();
@@ -245,6 +298,6 @@ mod tests {
         let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (near, _) = listener.accept().await.unwrap();
         let heads = Arc::new(Heads::default());
-        (Stream::new(L4::from(near), heads.clone()), heads, far)
+        (Stream::new(L4::from(near), heads.clone(), RequestId::new()), heads, far)
     }
 }

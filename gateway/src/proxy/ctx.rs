@@ -96,7 +96,7 @@ pub struct Client {
 }
 
 /// 128 random bits in lower-case hex.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct RequestId([u8; 32]);
 
 impl RequestId {

@@ -7,7 +7,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, Session};
 
 use super::attempt;
-use super::ctx::Ctx;
+use super::ctx::{Ctx, RequestId};
 use crate::diagnose::{self, Failure};
 
 /// Answers a request that goes to no upstream.
@@ -35,16 +35,32 @@ pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Ctx) -> Fai
     }
 }
 
+/// The whole answer, as bytes, to a request that the engine cannot read or does not serve, and that hence reaches no
+/// hook of ours.
+pub fn refusal(status: u16, id: &RequestId) -> String {
+    let (reason, body) = (reason(status), body(status, id));
+    let (length, id) = (body.len(), id.as_str());
+    format!(
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\
+         cache-control: no-store\r\nx-request-id: {id}\r\nconnection: close\r\n\r\n{body}"
+    )
+}
+
+fn reason(status: u16) -> &'static str {
+    StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error")
+}
+
+fn body(status: u16, id: &RequestId) -> String {
+    format!("{status} {}\nrequest id: {}\n", reason(status), id.as_str())
+}
+
 async fn write(session: &mut Session, ctx: &Ctx, status: u16) -> Result<()> {
-    let reason =
-        StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error");
-    let id = ctx.request_id.as_str();
-    let body = Bytes::from(format!("{status} {reason}\nrequest id: {id}\n"));
+    let body = Bytes::from(body(status, &ctx.request_id));
     let mut head = ResponseHeader::build(status, Some(4))?;
     head.insert_header("content-type", "text/plain; charset=utf-8")?;
     head.insert_header("content-length", body.len())?;
     head.insert_header("cache-control", "no-store")?;
-    head.insert_header("x-request-id", id)?;
+    head.insert_header("x-request-id", ctx.request_id.as_str())?;
     if !session.as_mut().is_body_empty() {
         // How much of the body is still to come is anybody's guess, so the connection is not used again.
         session.set_keepalive(None);

@@ -3,7 +3,7 @@
 mod admit;
 mod attempt;
 pub mod ctx;
-mod fail;
+pub mod fail;
 mod finish;
 mod forwarded;
 mod respond;

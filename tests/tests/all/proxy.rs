@@ -87,8 +87,16 @@ fn requests_that_are_not_legal_are_refused_before_any_upstream_sees_them() {
     let check = |request: &str, status: u16| {
         let response = Client::plain(edge.port).send(request).response();
         assert_eq!(response.status, status, "{request:?}");
+        assert_eq!(response.header("server"), None, "{request:?}");
+        let id = response.header("x-request-id").unwrap_or_else(|| panic!("{request:?} has no id")).to_owned();
+        assert!(response.text().ends_with(&format!("request id: {id}\n")), "{request:?}");
+        let line = edge.gateway.log_line(|line| line["request_id"] == id.as_str());
+        assert_eq!((&line["status"], &line["cause"]), (&json!(status), &json!("request_invalid")), "{line}");
     };
     check("GET / HTTP/1.1\r\n\r\n", 400);
+    check("nonsense\r\n\r\n", 400);
+    check("GET / HTTP/1.1\r\nHost: a.test\r\nno colon\r\n\r\n", 400);
+    check("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n", 405);
     check("GET / HTTP/1.1\r\nHost: a.test\r\nHost: b.test\r\n\r\n", 400);
     check("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400);
     assert!(origin.requests().is_empty(), "{:?}", origin.requests());
