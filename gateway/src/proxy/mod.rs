@@ -9,7 +9,7 @@ mod forwarded;
 mod respond;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -40,11 +40,6 @@ impl Proxy {
     /// How many requests are being answered right now: shared, so that a stop can wait for none.
     pub fn requests(&self) -> Arc<AtomicUsize> {
         self.requests.clone()
-    }
-
-    /// The same as a number.
-    pub fn in_flight(&self) -> usize {
-        self.requests.load(Ordering::Acquire)
     }
 }
 

@@ -88,7 +88,8 @@ fn requests_that_are_not_legal_are_refused_before_any_upstream_sees_them() {
         let response = Client::plain(edge.port).send(request).response();
         assert_eq!(response.status, status, "{request:?}");
         assert_eq!(response.header("server"), None, "{request:?}");
-        let id = response.header("x-request-id").unwrap_or_else(|| panic!("{request:?} has no id")).to_owned();
+        let id =
+            response.header("x-request-id").unwrap_or_else(|| panic!("{request:?} has no id")).to_owned();
         assert!(response.text().ends_with(&format!("request id: {id}\n")), "{request:?}");
         let line = edge.gateway.log_line(|line| line["request_id"] == id.as_str());
         assert_eq!((&line["status"], &line["cause"]), (&json!(status), &json!("request_invalid")), "{line}");
