@@ -55,11 +55,21 @@ impl Bench<'_> {
         let timeouts = timeouts(&config.timeouts);
         let trusted = trusted(&config.trust_headers, &at.key("trust_headers"), problems);
         let setting = Setting { route: Some(&name), matches_by_prefix: matches_by_prefix(&config.r#match) };
-        let mut plugins = self.common.to_vec();
-        plugins.extend(self::plugins(&config.plugins, &at.key("plugins"), self.registry, &setting, problems));
+        let own = self::plugins(&config.plugins, &at.key("plugins"), self.registry, &setting, problems);
         if problems.len() > before {
             return None;
         }
+        if !matches!(action, Some(Action::Forward { .. }))
+            && let Some(index) = own.iter().position(|plugin| plugin.retry().is_some())
+        {
+            let at = at.key("plugins").index(index).key(&config.plugins[index].name);
+            problems.push(
+                Problem::new(at, "this route asks no upstream, so there is nothing to try again")
+                    .hint("remove it, or give the route an `upstream`"),
+            );
+            return None;
+        }
+        let plugins = self.common.iter().cloned().chain(own).collect();
         Some((rule, Route { name, action: action?, chain: Chain::new(plugins), timeouts, trusted }))
     }
 
