@@ -160,6 +160,8 @@ async fn serve(socket: TcpListener, acceptor: SslAcceptor) {
     let app = Arc::new(HttpServer::new_app(Echo));
     let (_never, watch) = watch::channel(false);
     while let Ok((stream, _)) = socket.accept().await {
+        // A head and a body in two packets would wait for each other's acknowledgement.
+        let _ = stream.set_nodelay(true);
         let (acceptor, app, watch) = (acceptor.clone(), app.clone(), watch.clone());
         tokio::spawn(async move {
             if let Ok(stream) = handshake(&acceptor, Stream::from(stream)).await {
