@@ -45,16 +45,17 @@ impl Proxy {
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = Ctx;
+    // Boxed, since the engine moves it through several futures for each request.
+    type CTX = Box<Ctx>;
 
-    fn new_ctx(&self) -> Ctx {
-        Ctx::new(self.live.pin(), &self.requests)
+    fn new_ctx(&self) -> Box<Ctx> {
+        Box::new(Ctx::new(self.live.pin(), &self.requests))
     }
 
     // The engine's default would make a compression context for each request.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         match admit::admit(session, ctx).await {
             Ok(admit::Next::Forward) => Ok(false),
             Ok(admit::Next::Answered) => Ok(true),
@@ -65,7 +66,7 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
         attempt::begin(_session.req_header(), ctx).await
     }
 
@@ -73,7 +74,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut Ctx,
+        ctx: &mut Self::CTX,
         error: Box<Error>,
     ) -> Box<Error> {
         attempt::not_connected(session, ctx, error)
@@ -87,7 +88,7 @@ impl ProxyHttp for Proxy {
         #[cfg(unix)] _fd: std::os::unix::io::RawFd,
         #[cfg(windows)] _sock: std::os::windows::io::RawSocket,
         digest: Option<&Digest>,
-        ctx: &mut Ctx,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         attempt::connected(session.is_upgrade_req(), reused, digest, ctx);
         Ok(())
@@ -97,7 +98,7 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Ctx,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         attempt::address(request, ctx)
     }
@@ -107,7 +108,7 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         _body: &mut Option<Bytes>,
         _end_of_stream: bool,
-        ctx: &mut Ctx,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         ctx.remaining(None).map(|_| ()).map_err(crate::diagnose::Failure::into_error)
     }
@@ -116,7 +117,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Ctx,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         attempt::answered(session, response, ctx)
     }
@@ -125,7 +126,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Ctx,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         respond::decorate(session.req_header(), response, ctx);
         if session.is_process_shutting_down() {
@@ -140,7 +141,7 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         _body: &mut Option<Bytes>,
         _end_of_stream: bool,
-        ctx: &mut Ctx,
+        ctx: &mut Self::CTX,
     ) -> Result<Option<std::time::Duration>> {
         ctx.remaining(None).map(|_| None).map_err(crate::diagnose::Failure::into_error)
     }
@@ -150,30 +151,30 @@ impl ProxyHttp for Proxy {
         _peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut Ctx,
+        ctx: &mut Self::CTX,
         reused: bool,
     ) -> Box<Error> {
         attempt::broken(session, ctx, error, reused)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Self::CTX) -> FailToProxy {
         fail::give_up(session, error, ctx).await
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Self::CTX) {
         attempt::disarm(ctx);
         finish::log(&self.log, session, error, ctx);
     }
 
     // Every failure is told once, by `attempt` and in the access log.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Self::CTX, _error: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &Ctx,
+        _ctx: &Self::CTX,
         _error: &Error,
         _context: pingora_proxy::ProxyWarnLogContext,
     ) -> bool {

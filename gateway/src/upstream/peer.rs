@@ -1,5 +1,6 @@
 //! From a picked endpoint to the engine's peer: the only file that names `HttpPeer`'s parts.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use pingora_core::Result;
@@ -23,6 +24,9 @@ pub struct Limits {
     pub idle: Duration,
 }
 
+/// A custom ALPN makes the engine ask our connector for the stream; what is offered is http/1.1.
+static OURS: LazyLock<ALPN> = LazyLock::new(|| ALPN::Custom(CustomALPN::new(b"vestibule".to_vec())));
+
 /// The engine's peer for one attempt. `identity` is the SNI, or the IP address verified in its stead; empty where
 /// there is neither. It and the policy's key are part of the pool's key, and so is the address.
 ///
@@ -38,8 +42,7 @@ pub fn peer(address: &Address, tls: Option<(&TlsPolicy, &str)>, limits: Limits) 
     if let Some((policy, _)) = tls {
         peer.group_key = policy.key;
     }
-    // A custom ALPN makes the engine ask our connector for the stream; what is offered is http/1.1.
-    peer.options.alpn = ALPN::Custom(CustomALPN::new(b"vestibule".to_vec()));
+    peer.options.alpn = OURS.clone();
     peer.options.connection_timeout = limits.connect;
     peer.options.total_connection_timeout = limits.attempt;
     peer.options.read_timeout = limits.io;
