@@ -13,8 +13,8 @@ use openssl::ssl::{NameType, SniError, SslAcceptor, SslAlert, SslFiletype, SslMe
 
 pub use answer::{Answer, Opening, Reply, Request};
 
+use crate::PATIENCE;
 use crate::certs::Pair;
-use crate::{PATIENCE, ports};
 
 /// A running origin on 127.0.0.1. Dropping it closes its listener and all its connections.
 pub struct Origin {
@@ -139,8 +139,9 @@ impl Origin {
     }
 
     fn launch(acceptor: Option<SslAcceptor>, script: Box<Script>, opening: Box<OpeningScript>) -> Self {
-        let port = ports::free();
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        // A port of the kernel's choice, bound as it is chosen.
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
         let stopped = AtomicBool::new(false);
         let state = Mutex::default();
         let shared = Arc::new(Shared { script, opening, acceptor, stopped, state, changed: Condvar::new() });
@@ -220,6 +221,7 @@ mod tests {
     use super::*;
     use crate::certs::Certs;
     use crate::client::{Client, ClientTls};
+    use crate::ports;
 
     /// What a client sees of a request to a scripted origin.
     fn outcome(origin: &Origin) -> io::Result<u16> {
