@@ -48,7 +48,6 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
     // Told in the access log even of a request that goes no further.
     ctx.asked.path = head.uri.path().to_owned();
     let host = to_origin_form(head)?;
-    ctx.asked.path = head.uri.path().to_owned();
     ctx.asked.host = host_name(host.to_str().unwrap_or_default()).to_ascii_lowercase();
 
     let request = route::Request {

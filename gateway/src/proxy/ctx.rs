@@ -11,7 +11,7 @@ use vestibule_plugins::{ClientCertificate, RequestInfo};
 use crate::diagnose::{Cause, Failure};
 use crate::listener::Heads;
 use crate::snapshot::{Action, Listener, Route, Snapshot, Target};
-use crate::upstream::{Armed, Origin, Pick, Tried};
+use crate::upstream::{Armed, Origin, Pick, Tried, is_name};
 
 /// One request.
 pub struct Ctx {
@@ -175,7 +175,7 @@ impl Ctx {
     pub fn sni(&self) -> Option<&str> {
         let tls = self.target().is_some_and(|target| target.tls.is_some());
         let identity = self.attempt.identity.as_str();
-        (tls && !identity.is_empty() && !Target::is_address(identity)).then_some(identity)
+        (tls && is_name(identity)).then_some(identity)
     }
 
     /// How long is left of `limit` and of both deadlines; an error once a deadline has passed.

@@ -13,7 +13,7 @@ mod routes;
 mod tls;
 mod upstreams;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -219,12 +219,5 @@ impl TrustedHeaders {
     pub fn contains(&self, name: &HeaderName) -> bool {
         self.names.contains(name)
             || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()))
-    }
-}
-
-impl Target {
-    /// Whether `host` is an IP address, which is verified but never sent as SNI.
-    pub fn is_address(host: &str) -> bool {
-        host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
     }
 }

@@ -15,7 +15,7 @@ pub use balance::{Balance, Pick, Tried};
 pub use dns::Resolver;
 pub use endpoint::{Address, Endpoint};
 pub use stream::{Armed, Origin};
-pub use tls::{ClientIdentity, Policies, Roots, TlsPolicy, Verification};
+pub use tls::{ClientIdentity, Policies, Roots, TlsPolicy, Verification, is_name};
 
 /// A set of endpoints that answer alike.
 #[derive(Debug)]
