@@ -65,6 +65,9 @@ pub struct KeyPairConfig {
     pub cert: PathBuf,
     /// The certificate's private key.
     pub key: PathBuf,
+    /// The file whose first line opens the key, where that is encrypted.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// Which client certificates are accepted.

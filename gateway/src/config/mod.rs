@@ -35,7 +35,10 @@ pub use route::{
 };
 pub use scalar::{OneOrMany, Status, Version};
 pub use server::{ServerConfig, Threads};
-pub use tls::{CaConfig, ClientCertificateConfig, SniConfig, TlsConfig, TlsVersion, VerifyConfig};
+pub use tls::{
+    CaConfig, ClientCertificateConfig, SniConfig, TlsConfig, TlsVersion, TrustConfig, UpstreamTlsVersion,
+    VerifyConfig,
+};
 pub use upstream::{EndpointAddress, EndpointConfig, HostConfig, UpstreamConfig};
 
 /// The whole file, or all files of a folder joined.

@@ -232,7 +232,7 @@ fn acceptor_of(
     }
     let mut certificates = Vec::new();
     for (index, pair) in tls.certificates.iter().enumerate() {
-        match files.key_pair(&pair.cert, &pair.key, &at.key("certificates").index(index)) {
+        match files.key_pair(pair, &at.key("certificates").index(index)) {
             Ok((chain, key)) => certificates.push(Certificate { chain, key }),
             Err(found) => problems.extend(found),
         }

@@ -7,8 +7,11 @@ use std::path::{Path as FilePath, PathBuf};
 use std::rc::Rc;
 
 use openssl::pkey::{PKey, Private};
-use openssl::x509::X509;
+use openssl::x509::{X509, X509Crl};
 use vestibule_plugins::{Path, Problem};
+
+use crate::config::KeyPairConfig;
+use crate::upstream::Crl;
 
 /// Reads files whose paths start at the configuration's own folder.
 pub struct Files<'a> {
@@ -68,18 +71,91 @@ impl<'a> Files<'a> {
         }
     }
 
+    /// The certificates of a PEM file, or of every file of a folder, in the order of their names. A folder's files
+    /// without a certificate, and those whose names begin with a dot, are passed over: a mounted Secret has both.
+    ///
+    /// # Errors
+    /// Nothing can be read, or there is no certificate at all.
+    pub fn authorities(&self, file: &FilePath, at: &Path) -> Result<Vec<X509>, Problem> {
+        let folder = self.base.join(file);
+        if !folder.is_dir() {
+            return self.certificates(file, at);
+        }
+        let name = file.display();
+        let entries = std::fs::read_dir(&folder)
+            .map_err(|error| Problem::new(at.clone(), format!("`{name}` cannot be read: {error}")))?;
+        let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+        names.retain(|name| !name.to_string_lossy().starts_with('.') && folder.join(name).is_file());
+        names.sort();
+        let mut certificates = Vec::new();
+        for name in names {
+            let file = file.join(name);
+            if has(&self.bytes(&file, at)?, "-----BEGIN CERTIFICATE-----") {
+                certificates.extend(self.certificates(&file, at)?);
+            }
+        }
+        match certificates.is_empty() {
+            true => Err(Problem::new(
+                at.clone(),
+                format!("no file of the folder `{name}` holds a PEM certificate"),
+            )
+            .hint("such a file holds one or more blocks that begin with `-----BEGIN CERTIFICATE-----`")),
+            false => Ok(certificates),
+        }
+    }
+
+    /// The revocation lists of a PEM file: at least one.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds none.
+    pub fn crls(&self, file: &FilePath, at: &Path) -> Result<Vec<Crl>, Problem> {
+        const BEGIN: &str = "-----BEGIN X509 CRL-----";
+        let bytes = self.bytes(file, at)?;
+        let wrong = |what: &str| {
+            Problem::new(at.clone(), format!("`{}` {what}", file.display())).hint(
+                "a PEM file of revocation lists holds blocks that begin with `-----BEGIN X509 CRL-----`",
+            )
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let blocks = text
+            .match_indices(BEGIN)
+            .map(|(start, _)| Crl::new(&*X509Crl::from_pem(&text.as_bytes()[start..])?));
+        let crls = blocks.collect::<Result<Vec<_>, _>>();
+        let crls = crls.map_err(|error| {
+            wrong(&format!("holds a damaged PEM revocation list ({})", first_reason(&error)))
+        })?;
+        match crls.is_empty() {
+            true => Err(wrong("holds no PEM revocation list")),
+            false => Ok(crls),
+        }
+    }
+
+    /// The path of a file that the gateway is to write.
+    ///
+    /// # Errors
+    /// Its folder is not there.
+    pub fn to_be_written(&self, file: &FilePath, at: &Path) -> Result<PathBuf, Problem> {
+        let path = self.base.join(file);
+        match path.parent().is_some_and(FilePath::is_dir) && !path.is_dir() {
+            true => Ok(path),
+            false => Err(Problem::new(at.clone(), format!("`{}` cannot be written", file.display()))
+                .hint("name a file in a folder that is there")),
+        }
+    }
+
     /// A certificate chain and its key, known to belong together.
     ///
     /// # Errors
-    /// Every problem of the two files.
+    /// Every problem of the files.
     pub fn key_pair(
         &self,
-        cert: &FilePath,
-        key: &FilePath,
+        pair: &KeyPairConfig,
         at: &Path,
     ) -> Result<(Vec<X509>, PKey<Private>), Vec<Problem>> {
+        let KeyPairConfig { cert, key, password_file } = pair;
         let chain = self.certificates(cert, &at.key("cert"));
-        let key = self.key(key, &at.key("key"));
+        let password = password_file.as_deref().map(|file| (file, at.key("password_file")));
+        let key = self.key(key, password, &at.key("key"));
         let (chain, private) = match (chain, key) {
             (Ok(chain), Ok(key)) => (chain, key),
             (chain, key) => return Err(chain.err().into_iter().chain(key.err()).collect()),
@@ -94,21 +170,49 @@ impl<'a> Files<'a> {
         Ok((chain, private))
     }
 
-    fn key(&self, file: &FilePath, at: &Path) -> Result<PKey<Private>, Problem> {
+    fn key(
+        &self,
+        file: &FilePath,
+        password: Option<(&FilePath, Path)>,
+        at: &Path,
+    ) -> Result<PKey<Private>, Problem> {
         let bytes = self.bytes(file, at)?;
-        let encrypted = bytes.windows(9).any(|window| window == b"ENCRYPTED");
-        // An empty pass phrase, since OpenSSL would else ask for one at the terminal.
-        PKey::private_key_from_pem_passphrase(&bytes, b"").map_err(|_| {
-            let name = file.display();
-            if encrypted {
-                Problem::new(at.clone(), format!("the private key in `{name}` is encrypted"))
-                    .hint(format!("decrypt it: `openssl pkey -in {name} -out plain.key`"))
-            } else {
-                Problem::new(at.clone(), format!("`{name}` holds no PEM private key"))
-                    .hint("such a file begins with `-----BEGIN PRIVATE KEY-----`")
+        let name = file.display();
+        let encrypted = has(&bytes, "ENCRYPTED");
+        let password = match password {
+            Some((_, at)) if !encrypted => {
+                return Err(Problem::new(at, format!("the private key in `{name}` is not encrypted"))
+                    .hint("leave `password_file` out"));
             }
+            Some((file, at)) => Some((first_line(&self.bytes(file, &at)?), file.display(), at)),
+            None => None,
+        };
+        // An empty pass phrase where there is none, since OpenSSL would else ask for one at the terminal.
+        let phrase = password.as_ref().map(|(phrase, ..)| phrase.as_slice()).unwrap_or_default();
+        PKey::private_key_from_pem_passphrase(&bytes, phrase).map_err(|_| match password {
+            Some((_, file, at)) => {
+                Problem::new(at, format!("the password in `{file}` does not open `{name}`"))
+                    .hint("the first line of the file is the password, all of it")
+            }
+            None if encrypted => {
+                Problem::new(at.clone(), format!("the private key in `{name}` is encrypted")).hint(format!(
+                    "write its password to a file and add `password_file: FILE`, or decrypt it: \
+                      `openssl pkey -in {name} -out plain.key`"
+                ))
+            }
+            None => Problem::new(at.clone(), format!("`{name}` holds no PEM private key"))
+                .hint("such a file begins with `-----BEGIN PRIVATE KEY-----`"),
         })
     }
+}
+
+fn has(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+fn first_line(bytes: &[u8]) -> Vec<u8> {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    line.strip_suffix(b"\r").unwrap_or(line).to_vec()
 }
 
 fn read(path: &FilePath) -> io::Result<Vec<u8>> {

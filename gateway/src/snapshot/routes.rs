@@ -17,7 +17,7 @@ use crate::config::{
     UpstreamConfig,
 };
 use crate::route::{HostPattern, PathPattern, Rule, TextPattern};
-use crate::upstream::{Policies, Upstream};
+use crate::upstream::{Alpn, Policies, Upstream};
 
 /// What routes are compiled with.
 pub struct Bench<'a> {
@@ -268,7 +268,7 @@ pub fn target_tls(
         ]),
         (Some(base), over) => {
             let over = over.as_ref().map(|(config, at)| Block { config, at });
-            tls::compile(Block { config: base, at: &at_base }, over, files, policies).map(Some)
+            tls::compile(Block { config: base, at: &at_base }, over, Alpn::Http1, files, policies).map(Some)
         }
     }
 }

@@ -21,8 +21,8 @@ use tokio::time::timeout;
 use super::endpoint::Target;
 use super::session::SessionKey;
 use super::stream::{Origin, Stream, Transport};
-use super::tls::{Policies, TlsPolicy, handshake_of, is_name};
-use crate::diagnose::{Cause, Failure, HandshakeFacts, of_handshake};
+use super::tls::{Ciphers, Policies, Seen, TlsPolicy, is_name};
+use crate::diagnose::{Cause, Failure, HandshakeFacts, Refusal, of_handshake};
 
 /// Makes the connections of HTTP/1.1 upstreams in the engine's stead: the engine's own connector ties the verified
 /// name to the SNI, verifies nothing without one, resumes no session, and bounds no attempt as a whole.
@@ -61,8 +61,9 @@ impl UpstreamConnector {
         }
         let policy = self.policies.find(peer.group_key);
         let policy = policy.ok_or_else(|| Failure::new(Cause::Internal, "a TLS peer without a policy"))?;
-        let stream = handshake(stream, &policy, &target, &peer.sni, limit()).await?;
-        origin.note_resumed(stream.ssl().session_reused());
+        let stream = handshake(stream, &policy, &target, &peer.sni, limit()).await;
+        let stream = stream.map_err(|(failure, _)| failure)?;
+        origin.note_handshake(stream.ssl().session_reused(), policy.settings.identity.is_some());
         Ok(Stream::new(Transport::Tls(stream), origin))
     }
 }
@@ -125,39 +126,52 @@ pub async fn connect(target: &Target, limit: Option<Duration>) -> Result<L4, Fai
     Ok(stream)
 }
 
-async fn handshake(
+/// A handshake over a connection that is made, within the time given.
+///
+/// # Errors
+/// The cause; and, for a diagnosis, what was seen of the upstream until then.
+pub async fn handshake(
     stream: L4,
     policy: &TlsPolicy,
     target: &Target,
     identity: &str,
     limit: Option<Duration>,
-) -> Result<SslStream<L4>, Failure> {
-    let internal = |error: &dyn std::fmt::Display| Failure::new(Cause::TlsHandshakeFailed, error.to_string());
+) -> Result<SslStream<L4>, (Failure, Box<Seen>)> {
+    let internal = |error: &dyn std::fmt::Display| {
+        (Failure::new(Cause::TlsHandshakeFailed, error.to_string()), Box::default())
+    };
     let ssl =
         policy.prepare(identity, SessionKey::new(target, identity)).map_err(|error| internal(&error))?;
     let mut stream = SslStream::new(ssl, stream).map_err(|error| internal(&error))?;
-    match within(limit, stream.connect()).await {
+    let error = match within(limit, stream.connect()).await {
+        Ok(Ok(())) => return Ok(stream),
+        Ok(Err(error)) => error,
         Err(_) => {
-            Err(Failure::new(Cause::TlsHandshakeTimeout, format!("after {:?}", limit.unwrap_or_default())))
+            let late =
+                Failure::new(Cause::TlsHandshakeTimeout, format!("after {:?}", limit.unwrap_or_default()));
+            return Err((late, Box::new(Seen::of(stream.ssl()))));
         }
-        Ok(Err(error)) => {
-            let ssl = stream.ssl();
-            let refused =
-                handshake_of(ssl).and_then(|handshake| handshake.certificate.get().cloned().flatten());
-            let certificate = ssl.peer_certificate().or(refused);
-            Err(of_handshake(
-                &error,
-                &HandshakeFacts {
-                    sni: is_name(identity).then_some(identity),
-                    names: &policy.names_for(identity),
-                    verify_result: ssl.verify_result(),
-                    certificate: certificate.as_deref(),
-                    shows_certificate: policy.shows_certificate,
-                },
-            ))
-        }
-        Ok(Ok(())) => Ok(stream),
-    }
+    };
+    let seen = Seen::of(stream.ssl());
+    let refusal = seen.refused.as_ref().map(|refused| Refusal {
+        result: refused.result,
+        certificate: &refused.certificate,
+        depth: refused.depth,
+    });
+    let settings = &policy.settings;
+    let failure = of_handshake(
+        &error,
+        &HandshakeFacts {
+            sni: is_name(identity).then_some(identity),
+            names: policy.names_for(identity).iter().map(ToString::to_string).collect(),
+            refusal,
+            presented: &seen.presented,
+            asked: seen.asked,
+            shows_certificate: settings.identity.is_some(),
+            narrows_ciphers: settings.ciphers != Ciphers::default() || settings.curves.is_some(),
+        },
+    );
+    Err((failure, Box::new(seen)))
 }
 
 async fn within<T>(

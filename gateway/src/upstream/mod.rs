@@ -15,7 +15,10 @@ pub use balance::{Balance, Pick, Tried};
 pub use dns::Resolver;
 pub use endpoint::{Address, Endpoint};
 pub use stream::{Armed, Origin};
-pub use tls::{ClientIdentity, Policies, Roots, TlsPolicy, Verification, is_name};
+pub use tls::{
+    Alpn, Ciphers, ClientIdentity, Crl, HOSTNAME_MISMATCH, PIN_MISMATCH, Pin, Policies, Refused, Roots, Seen,
+    Settings, TlsPolicy, Trust, Verification, VerifiedName, Version, is_name, knows_curve,
+};
 
 /// A set of endpoints that answer alike.
 #[derive(Debug)]

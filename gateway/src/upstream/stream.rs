@@ -21,13 +21,14 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
-use crate::diagnose::{Cause, Failure};
+use crate::diagnose::{self, Cause, Failure};
 
 /// What is remembered with a connection for as long as it lives, shared with the request that uses it.
 #[derive(Debug)]
 pub struct Origin {
     made: Instant,
     resumed: AtomicBool,
+    shows_certificate: AtomicBool,
     /// Microseconds after `made`; 0 is none.
     deadline: AtomicU64,
     /// How many reads are to be put off.
@@ -43,6 +44,7 @@ impl Origin {
         Self {
             made: Instant::now(),
             resumed: AtomicBool::new(false),
+            shows_certificate: AtomicBool::new(false),
             deadline: AtomicU64::new(0),
             held: AtomicU64::new(0),
         }
@@ -53,8 +55,9 @@ impl Origin {
         self.resumed.load(Ordering::Relaxed)
     }
 
-    pub(super) fn note_resumed(&self, resumed: bool) {
+    pub(super) fn note_handshake(&self, resumed: bool, shows_certificate: bool) {
         self.resumed.store(resumed, Ordering::Relaxed);
+        self.shows_certificate.store(shows_certificate, Ordering::Relaxed);
     }
 
     /// From now on, reads and writes fail once the deadline has passed.
@@ -132,8 +135,16 @@ impl Stream {
         let Transport::Tls(stream) = &mut self.transport else { return error };
         let mut byte = [0];
         match Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Err(told)) if told.get_ref().is_some() => told,
+            Poll::Ready(Err(told)) if told.get_ref().is_some() => self.explained(told),
             _ => error,
+        }
+    }
+
+    /// The error of a read with its cause, where TLS knows one.
+    fn explained(&self, error: io::Error) -> io::Error {
+        match diagnose::of_read(&error, self.origin.shows_certificate.load(Ordering::Relaxed)) {
+            Some(failure) => io::Error::new(error.kind(), failure),
+            None => error,
         }
     }
 
@@ -166,6 +177,9 @@ impl AsyncRead for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
+        if let Poll::Ready(Err(error)) = polled {
+            return Poll::Ready(Err(self.explained(error)));
+        }
         self.or_deadline(polled, cx)
     }
 }
