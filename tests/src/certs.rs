@@ -4,9 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use openssl::pkey::PKey;
+use openssl::symm::Cipher;
+use openssl::x509::X509;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
+    RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use tempfile::TempDir;
 
@@ -87,6 +91,48 @@ impl Certs {
         self.pair(names[0], &pem, &key)
     }
 
+    /// A server's certificate whose name is its common name alone, as they were before alternative names.
+    pub fn common_name_only(&self, by: &Authority, name: &str) -> Pair {
+        self.signed(name, &leaf_params(name, &[], ExtendedKeyUsagePurpose::ServerAuth), by)
+    }
+
+    /// A list of what this authority has revoked, valid for a century.
+    pub fn crl(&self, by: &Authority, revoked: &[&Pair]) -> PathBuf {
+        let entry = |pair: &&Pair| {
+            let leaf = X509::from_pem(&fs::read(&pair.cert).unwrap()).unwrap();
+            RevokedCertParams {
+                serial_number: SerialNumber::from(leaf.serial_number().to_bn().unwrap().to_vec()),
+                revocation_time: date_time_ymd(2024, 1, 1),
+                reason_code: Some(RevocationReason::KeyCompromise),
+                invalidity_date: None,
+            }
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2124, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        self.write("list", "crl", &params.signed_by(&by.issuer).unwrap().pem().unwrap())
+    }
+
+    /// Several lists in one file.
+    pub fn crls(&self, lists: &[PathBuf]) -> PathBuf {
+        let text: String = lists.iter().map(|list| fs::read_to_string(list).unwrap()).collect();
+        self.write("lists", "crl", &text)
+    }
+
+    /// The same certificate with its key behind a password, and the file that has the password.
+    pub fn encrypted(&self, pair: &Pair, password: &str) -> (Pair, PathBuf) {
+        let key = PKey::private_key_from_pem(&fs::read(&pair.key).unwrap()).unwrap();
+        let key =
+            key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), password.as_bytes()).unwrap();
+        let key = self.write("encrypted", "key", &String::from_utf8(key).unwrap());
+        (Pair { key, ..pair.clone() }, self.write("password", "txt", &format!("{password}\n")))
+    }
+
     /// A client's certificate with this common name.
     pub fn client(&self, by: &Authority, name: &str) -> Pair {
         self.signed(name, &leaf_params(name, &[], ExtendedKeyUsagePurpose::ClientAuth), by)
@@ -114,6 +160,13 @@ impl Certs {
         fs::write(&path, text).unwrap();
         path
     }
+}
+
+/// The pin of a certificate's key, by the steps of the example in RFC 7469 section 2.4.
+pub fn pin(pair: &Pair) -> String {
+    let leaf = X509::from_pem(&fs::read(&pair.cert).unwrap()).unwrap();
+    let key = leaf.public_key().unwrap().public_key_to_der().unwrap();
+    format!("sha256/{}", openssl::base64::encode_block(&openssl::sha::sha256(&key)))
 }
 
 impl Default for Certs {

@@ -28,6 +28,15 @@ pub struct NginxTls<'a> {
     pub certificate: &'a Pair,
     /// Whether clients show one.
     pub clients: Clients<'a>,
+    /// The one version spoken, `1.2` or `1.3`; both where absent.
+    pub version: Option<&'a str>,
+}
+
+impl<'a> NginxTls<'a> {
+    /// Any version, and no client certificate asked for.
+    pub fn new(certificate: &'a Pair) -> Self {
+        Self { certificate, clients: Clients::Unasked, version: None }
+    }
 }
 
 impl Nginx {
@@ -69,7 +78,7 @@ fn config(tls: &NginxTls, port: u16, plain_port: u16) -> String {
     };
     // SAFETY: no arguments, cannot fail.
     let user = if unsafe { libc::geteuid() } == 0 { "user root;" } else { "" };
-    let report = r#"{"connection":"$connection","request":"$connection_requests","sni":"$ssl_server_name","resumed":"$ssl_session_reused","client":"$ssl_client_s_dn","host":"$http_host","protocol":"$server_protocol","uri":"$request_uri","status":"$status"}"#;
+    let report = r#"{"connection":"$connection","request":"$connection_requests","sni":"$ssl_server_name","resumed":"$ssl_session_reused","client":"$ssl_client_s_dn","host":"$http_host","protocol":"$server_protocol","tls":"$ssl_protocol","cipher":"$ssl_cipher","curve":"$ssl_curve","uri":"$request_uri","status":"$status"}"#;
     format!(
         r#"
 daemon off; worker_processes 1; pid nginx.pid; error_log stderr notice; {user}
@@ -79,7 +88,7 @@ http {{
   access_log access.log report;
   client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
   keepalive_requests 10000000; keepalive_timeout 75s;
-  ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:sessions:1m; ssl_session_tickets on;
+  ssl_protocols {versions}; ssl_session_cache shared:sessions:1m; ssl_session_tickets on;
   default_type application/json;
   server {{
     listen 127.0.0.1:{port} ssl;
@@ -93,6 +102,7 @@ http {{
 "#,
         cert = tls.certificate.cert.display(),
         key = tls.certificate.key.display(),
+        versions = tls.version.map_or("TLSv1.2 TLSv1.3".into(), |version| format!("TLSv{version}")),
     )
 }
 
@@ -106,10 +116,7 @@ mod tests {
     fn nginx_reports_the_sni_the_session_and_the_connection() {
         let certs = Certs::new();
         let ca = certs.authority("ca");
-        let nginx = Nginx::start(&NginxTls {
-            certificate: &certs.server(&ca, &["a.test"]),
-            clients: Clients::Unasked,
-        });
+        let nginx = Nginx::start(&NginxTls::new(&certs.server(&ca, &["a.test"])));
         let tls = ClientTls { sni: Some("a.test"), ca: Some(&ca.cert), certificate: None };
         let mut client = Client::tls(nginx.port, &tls).unwrap();
         let (first, second) = (client.get("a.test", "/").json(), client.get("a.test", "/").json());
@@ -127,10 +134,7 @@ mod tests {
     fn nginx_reports_a_resumed_session() {
         let certs = Certs::new();
         let ca = certs.authority("ca");
-        let nginx = Nginx::start(&NginxTls {
-            certificate: &certs.server(&ca, &["a.test"]),
-            clients: Clients::Unasked,
-        });
+        let nginx = Nginx::start(&NginxTls::new(&certs.server(&ca, &["a.test"])));
         // One curl run keeps the session of its first connection for its second.
         let url = format!("https://a.test:{}/close", nginx.port);
         let resolve = format!("a.test:{}:127.0.0.1", nginx.port);
@@ -145,7 +149,7 @@ mod tests {
         let ca = certs.authority("ca");
         let certificate = certs.server(&ca, &["a.test"]);
         let nginx =
-            Nginx::start(&NginxTls { certificate: &certificate, clients: Clients::Required(&ca.cert) });
+            Nginx::start(&NginxTls { clients: Clients::Required(&ca.cert), ..NginxTls::new(&certificate) });
         let me = certs.client(&ca, "me");
         let ask = |certificate| {
             let tls = ClientTls { sni: Some("a.test"), ca: Some(&ca.cert), certificate };

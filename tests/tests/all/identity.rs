@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use serde_json::{Value, json};
-use vestibule_tests::certs::{Certs, Pair};
+use vestibule_tests::certs::{Authority, Certs, Pair, pin};
 use vestibule_tests::client::Client;
 use vestibule_tests::real::{Clients, Nginx, NginxTls};
 
@@ -19,7 +19,7 @@ fn the_verified_name_is_independent_of_the_sni() {
     let certs = Certs::new();
     let ca = certs.authority("ca");
     let certificate = certs.server(&ca, &["www.ssltest.com", "127.0.0.1"]);
-    let nginx = Nginx::start(&NginxTls { certificate: &certificate, clients: Clients::Unasked });
+    let nginx = Nginx::start(&NginxTls::new(&certificate));
     let ca = quoted(&ca.cert);
     let check = |tls: &str, sni: &str, expected: (u16, Value)| {
         let edge = Edge::start(&format!(
@@ -54,7 +54,8 @@ fn mutual_tls_shows_the_certificate_that_the_route_names() {
     let ca = certs.authority("ca");
     let stranger = certs.authority("stranger");
     let certificate = certs.server(&ca, &["a.test"]);
-    let nginx = Nginx::start(&NginxTls { certificate: &certificate, clients: Clients::Required(&ca.cert) });
+    let nginx =
+        Nginx::start(&NginxTls { clients: Clients::Required(&ca.cert), ..NginxTls::new(&certificate) });
     let (one, two) = (certs.client(&ca, "one"), certs.client(&ca, "two"));
     let edge = Edge::start(&format!(
         r#"
@@ -81,98 +82,148 @@ routes:
     }
 }
 
+/// A policy: the keys of its `tls` block, and what nginx then sees as SNI, client, and of a second connection.
+struct Policy {
+    tls: String,
+    sni: &'static str,
+    client: &'static str,
+    resumed: &'static str,
+}
+
+/// Policies each of which differs in one key from the first, or from another that does.
+fn policies(certs: &Certs, ca: &Authority, other: &Authority, leaf: &Pair) -> Vec<Policy> {
+    let bundle = certs.folder().join("bundle.crt");
+    fs::write(&bundle, [fs::read(&ca.cert).unwrap(), fs::read(&other.cert).unwrap()].concat()).unwrap();
+    let (one, two) = (shown(&certs.client(ca, "one")), shown(&certs.client(ca, "two")));
+    let crl = quoted(&certs.crl(ca, &[]));
+    let (pin, unused) = (pin(leaf), pin(&certs.server(ca, &["c.test"])));
+    let key_log = quoted(&certs.folder().join("key.log"));
+    let (ca, bundle) = (quoted(&ca.cert), quoted(&bundle));
+    let a = |rest: &str| Policy {
+        tls: format!("sni: a.test, verify: {{ ca: {ca} }}{rest}"),
+        sni: "a.test",
+        client: "",
+        resumed: "r",
+    };
+    let verified =
+        |keys: &str| Policy { tls: format!("sni: a.test, verify: {{ ca: {ca}, {keys} }}"), ..a("") };
+    vec![
+        a(""),
+        Policy { tls: format!("sni: a.test, verify: {{ ca: {bundle} }}"), ..a("") },
+        verified("name: b.test"),
+        verified("names: [a.test, b.test]"),
+        verified(&format!("crl: {crl}")),
+        verified("depth: 3"),
+        verified("depth: 4"),
+        verified(&format!("pins: [\"{pin}\"]")),
+        verified(&format!("pins: [\"{pin}\", \"{unused}\"]")),
+        verified("allow_common_name: true"),
+        Policy { client: "CN=one", ..a(&format!(", {one}")) },
+        Policy { client: "CN=two", ..a(&format!(", {two}")) },
+        Policy { tls: "sni: a.test, verify: off".to_owned(), ..a("") },
+        Policy { tls: format!("sni: b.test, verify: {{ ca: {ca}, name: a.test }}"), sni: "b.test", ..a("") },
+        Policy { tls: format!("sni: none, verify: {{ ca: {ca}, name: a.test }}"), sni: "", ..a("") },
+        a(", min_version: \"1.1\""),
+        a(", ciphers: \"ECDHE+AESGCM\""),
+        a(", ciphers: [ECDHE+AESGCM, TLS_AES_128_GCM_SHA256]"),
+        a(", curves: P-256"),
+        Policy { resumed: ".", ..a(", session_reuse: false") },
+        a(&format!(", key_log: {key_log}")),
+    ]
+}
+
+/// A gateway with a route for each policy, all to one nginx, under the paths `/p0`, `/p1` …
+fn routed(policies: &[Policy], nginx: &Nginx) -> Edge {
+    let mut yaml = format!(
+        "upstreams: {{ origin: {{ endpoints: [\"127.0.0.1:{}\"], tls: {{}} }} }}\nroutes:\n",
+        nginx.port
+    );
+    for (number, Policy { tls, .. }) in policies.iter().enumerate() {
+        yaml += &format!(
+            "  - {{ match: {{ paths: [/p{number}] }}, upstream: origin, tls: {{ {tls} }}, \
+             plugins: [{{ path_rewrite: {{ strip_prefix: /p{number} }} }}] }}\n"
+        );
+    }
+    Edge::start(&yaml)
+}
+
 #[test]
 fn no_two_policies_share_a_connection_or_a_session() {
     let certs = Certs::new();
     let (ca, other) = (certs.authority("ca"), certs.authority("other"));
-    let bundle = certs.folder().join("bundle.crt");
-    fs::write(&bundle, [fs::read(&ca.cert).unwrap(), fs::read(&other.cert).unwrap()].concat()).unwrap();
     let certificate = certs.server(&ca, &["a.test", "b.test"]);
-    let nginx = Nginx::start(&NginxTls { certificate: &certificate, clients: Clients::Optional(&ca.cert) });
-    let (one, two) = (shown(&certs.client(&ca, "one")), shown(&certs.client(&ca, "two")));
-    let (ca, bundle) = (quoted(&ca.cert), quoted(&bundle));
-    let policies = [
-        format!("sni: a.test, verify: {{ ca: {ca} }}"),
-        format!("sni: a.test, verify: {{ ca: {bundle} }}"),
-        format!("sni: a.test, verify: {{ ca: {ca}, name: b.test }}"),
-        format!("sni: a.test, verify: {{ ca: {ca}, names: [a.test, b.test] }}"),
-        format!("sni: a.test, verify: {{ ca: {ca} }}, {one}"),
-        format!("sni: a.test, verify: {{ ca: {ca} }}, {two}"),
-        "sni: a.test, verify: off".to_owned(),
-        format!("sni: b.test, verify: {{ ca: {ca}, name: a.test }}"),
-        format!("sni: none, verify: {{ ca: {ca}, name: a.test }}"),
-    ];
-    let mut yaml = format!(
-        "upstreams: {{ origin: {{ endpoints: [\"127.0.0.1:{}\"], tls: {{}} }} }}\nroutes:\n",
-        nginx.port
-    );
-    for (number, tls) in policies.iter().enumerate() {
-        yaml += &format!(
-            "  - {{ match: {{ paths: [/p{number}] }}, upstream: origin, tls: {{ {tls} }}, \
-             plugins: [{{ path_rewrite: {{ strip_prefix: /p{number} }} }}] }}\n"
-        );
-    }
-    let edge = Edge::start(&yaml);
-    let mut client = Client::plain(edge.port);
+    let policies = policies(&certs, &ca, &other, &certificate);
+    for version in ["1.2", "1.3"] {
+        let tls = NginxTls {
+            certificate: &certificate,
+            clients: Clients::Optional(&ca.cert),
+            version: Some(version),
+        };
+        let nginx = Nginx::start(&tls);
+        let edge = routed(&policies, &nginx);
 
-    // Connections that stay open: each policy has its own, and keeps it.
-    let mut connections: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
-    for _ in 0..3 {
-        for number in 0..policies.len() {
-            let report = client.get("x.test", &format!("/p{number}/")).json();
-            connections.entry(number).or_default().insert(report["connection"].to_string());
+        // Every connection is closed after its answer, so each round shakes hands anew: in full at first, resumed from
+        // then on. Were a session of another policy offered, the first round would resume it.
+        for round in 0..3 {
+            for (number, policy) in policies.iter().enumerate() {
+                let tls = &policy.tls;
+                let report = edge.get("x.test", &format!("/p{number}/close?{version}-{round}")).json();
+                let resumed = if round == 0 { "." } else { policy.resumed };
+                assert_eq!(report["resumed"], resumed, "{version}, round {round}: {tls}: {report}");
+                assert_eq!(report["tls"], format!("TLSv{version}"));
+                assert_eq!(
+                    (&report["sni"], &report["client"]),
+                    (&json!(policy.sni), &json!(policy.client)),
+                    "{tls}"
+                );
+                let line = edge.gateway.log_line(|line| {
+                    line["path"] == format!("/p{number}/close")
+                        && line["tls_resumed"].as_bool() == Some(resumed == "r")
+                });
+                assert_eq!(line["status"], 200);
+            }
         }
+
+        // Connections that stay open: each policy has its own, and keeps it.
+        let mut client = Client::plain(edge.port);
+        let mut connections: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
+        for _ in 0..3 {
+            for number in 0..policies.len() {
+                let report = client.get("x.test", &format!("/p{number}/")).json();
+                connections.entry(number).or_default().insert(report["connection"].to_string());
+            }
+        }
+        for (number, mine) in &connections {
+            assert_eq!(mine.len(), 1, "{} did not keep its connection: {mine:?}", policies[*number].tls);
+        }
+        let all: BTreeSet<&String> = connections.values().flatten().collect();
+        assert_eq!(all.len(), policies.len(), "policies share a connection: {connections:#?}");
     }
-    for (number, mine) in &connections {
-        assert_eq!(mine.len(), 1, "{} did not keep its connection: {mine:?}", policies[*number]);
-    }
-    let all: BTreeSet<&String> = connections.values().flatten().collect();
-    assert_eq!(all.len(), policies.len(), "policies share a connection: {connections:#?}");
 }
 
 #[test]
-fn a_session_is_resumed_by_its_own_policy_alone() {
+fn a_thousand_new_connections_of_one_policy_shake_hands_in_full_once() {
     let certs = Certs::new();
     let ca = certs.authority("ca");
-    let certificate = certs.server(&ca, &["a.test", "b.test"]);
-    let nginx = Nginx::start(&NginxTls { certificate: &certificate, clients: Clients::Optional(&ca.cert) });
-    let (one, two) = (certs.client(&ca, "one"), certs.client(&ca, "two"));
-    let ca = quoted(&ca.cert);
-    let policies = [
-        (format!("sni: a.test, verify: {{ ca: {ca} }}"), "a.test", ""),
-        (format!("sni: b.test, verify: {{ ca: {ca} }}"), "b.test", ""),
-        (format!("sni: a.test, verify: {{ ca: {ca}, name: b.test }}"), "a.test", ""),
-        (format!("sni: a.test, verify: {{ ca: {ca} }}, {}", shown(&one)), "a.test", "CN=one"),
-        (format!("sni: a.test, verify: {{ ca: {ca} }}, {}", shown(&two)), "a.test", "CN=two"),
-        (format!("sni: none, verify: {{ ca: {ca}, name: a.test }}"), "", ""),
-    ];
-    let mut yaml = format!(
-        "upstreams: {{ origin: {{ endpoints: [\"127.0.0.1:{}\"], tls: {{}} }} }}\nroutes:\n",
-        nginx.port
-    );
-    for (number, (tls, ..)) in policies.iter().enumerate() {
-        yaml += &format!(
-            "  - {{ match: {{ paths: [/p{number}] }}, upstream: origin, tls: {{ {tls} }}, \
-             plugins: [{{ path_rewrite: {{ strip_prefix: /p{number} }} }}] }}\n"
-        );
-    }
-    let edge = Edge::start(&yaml);
-    // Every connection is closed after its answer, so each round shakes hands anew: in full at first, resumed from then on.
-    for (round, resumed) in [".", "r", "r"].into_iter().enumerate() {
-        for (number, (tls, sni, client)) in policies.iter().enumerate() {
-            let report = edge.get("x.test", &format!("/p{number}/close?{round}")).json();
-            assert_eq!(report["resumed"], resumed, "round {round}: {tls}: {report}");
-            assert_eq!(
-                (&report["sni"], &report["client"]),
-                (&json!(sni), &json!(client)),
-                "round {round}: {tls}"
-            );
-            let line = edge.gateway.log_line(|line| {
-                line["path"].as_str().is_some_and(|path| path.starts_with(&format!("/p{number}/close")))
-                    && line["tls_resumed"].as_bool() == Some(resumed == "r")
-            });
-            assert_eq!(line["status"], 200);
+    let certificate = certs.server(&ca, &["a.test"]);
+    for version in ["1.2", "1.3"] {
+        let nginx = Nginx::start(&NginxTls { version: Some(version), ..NginxTls::new(&certificate) });
+        let edge = Edge::start(&format!(
+            "upstreams: {{ origin: {{ endpoints: [\"127.0.0.1:{}\"], tls: {{ verify: {{ ca: {} }} }} }} }}\n\
+             routes: [{{ upstream: origin }}]",
+            nginx.port,
+            quoted(&ca.cert)
+        ));
+        let mut client = Client::plain(edge.port);
+        for _ in 0..1000 {
+            assert_eq!(client.get("a.test", "/close").status, 200);
         }
+        drop(edge);
+        let log = nginx.into_log();
+        let count = |resumed: &str| log.iter().filter(|line| line["resumed"] == resumed).count();
+        let connections: BTreeSet<String> = log.iter().map(|line| line["connection"].to_string()).collect();
+        assert_eq!((log.len(), connections.len()), (1000, 1000), "{version}");
+        assert_eq!((count("."), count("r")), (1, 999), "TLS {version}: full and resumed handshakes");
     }
 }
 
@@ -181,7 +232,7 @@ fn a_verified_session_is_not_resumed_past_a_verification_that_must_fail() {
     let certs = Certs::new();
     let (ca, stranger) = (certs.authority("ca"), certs.authority("stranger"));
     let certificate = certs.server(&ca, &["a.test"]);
-    let nginx = Nginx::start(&NginxTls { certificate: &certificate, clients: Clients::Unasked });
+    let nginx = Nginx::start(&NginxTls::new(&certificate));
     let edge = Edge::start(&format!(
         r#"
 upstreams:

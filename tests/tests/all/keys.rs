@@ -2,6 +2,7 @@
 
 mod file;
 mod route;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -35,7 +36,11 @@ fn each_key_of_the_file_has_a_case_that_sees_it() {
     collect(&schema, &schema, "", &mut keys);
     assert!(keys.len() > 70, "the schema was not understood: {keys:?}");
 
-    let cases: BTreeSet<String> = route::KEYS.iter().chain(file::KEYS).map(|key| key.to_string()).collect();
+    let mut cases: BTreeSet<String> =
+        route::KEYS.iter().chain(file::KEYS).map(|key| key.to_string()).collect();
+    for place in ["upstreams", "routes"] {
+        cases.extend(tls::KEYS.iter().map(|key| format!("{place}.tls.{key}")));
+    }
     let forgotten: Vec<_> = keys.difference(&cases).collect();
     assert!(forgotten.is_empty(), "keys without a case: {forgotten:#?}");
     let gone: Vec<_> = cases.difference(&keys).collect();

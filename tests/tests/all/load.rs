@@ -13,7 +13,8 @@ fn ten_seconds_of_load_over_tls_break_nothing_and_reuse_connections() {
     let ca = certs.authority("ca");
     let certificate = certs.server(&ca, &["a.test"]);
     let me = certs.client(&ca, "gateway");
-    let nginx = Nginx::start(&NginxTls { certificate: &certificate, clients: Clients::Required(&ca.cert) });
+    let nginx =
+        Nginx::start(&NginxTls { clients: Clients::Required(&ca.cert), ..NginxTls::new(&certificate) });
     let edge = Edge::start(&format!(
         r#"
 access_log: {{ format: none }}

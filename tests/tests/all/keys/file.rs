@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode, SslVersion};
@@ -25,6 +26,7 @@ pub const KEYS: &[&str] = &[
     "listeners.tcp.upstream",
     "listeners.tls.certificates.cert",
     "listeners.tls.certificates.key",
+    "listeners.tls.certificates.password_file",
     "listeners.tls.client_certificate.ca",
     "listeners.tls.client_certificate.require",
     "listeners.tls.min_version",
@@ -169,6 +171,21 @@ fn tls_of_a_listener_is_as_it_says() {
         let shown = Client::tls(port, &ClientTls::default()).unwrap().peer_name().unwrap();
         assert!(pair.cert.display().to_string().contains(&shown), "{shown}");
     }
+    let (locked, password) = certs.encrypted(&one, "sesame");
+    let wrong = certs.encrypted(&one, "another").1;
+    let opened_by = |password: &Path| {
+        let (cert, key) = (quoted(&locked.cert), quoted(&locked.key));
+        let pair = format!("{{ cert: {cert}, key: {key}, password_file: {} }}", quoted(password));
+        format!("tls: {{ certificates: [{pair}] }}")
+    };
+    let (_gateway, port) = gateway(&opened_by(&password), "");
+    assert!(Client::tls(port, &ClientTls::default()).is_ok());
+    let refused = format!(
+        "version: 1\nlisteners: {{ web: {{ address: \"127.0.0.1:{}\", {} }} }}",
+        ports::free(),
+        opened_by(&wrong)
+    );
+    assert!(Gateway::run_to_exit(&refused).1.contains("does not open"));
     let ask = |port: u16, certificate: Option<&Pair>| {
         let mut client = Client::tls(port, &ClientTls { certificate, ..ClientTls::default() }).ok()?;
         client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").ok()?;
