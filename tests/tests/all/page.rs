@@ -99,10 +99,12 @@ impl Block {
         let ca = certs.authority("CA");
         // One pair for all: what is checked is that a certificate and its key belong together.
         let pair = certs.server(&ca, &["localhost"]);
+        let crl = certs.crl(&ca, &[]);
         for (key, file) in files(&serde_yaml::from_str(&whole).unwrap()) {
             let from = match key.as_str() {
                 "key" => &pair.key,
                 "cert" => &pair.cert,
+                "crl" => &crl,
                 _ => &ca.cert,
             };
             example.file(&file, from);
@@ -135,7 +137,7 @@ fn files(value: &Value) -> Vec<(String, String)> {
         Value::Mapping(map) => map
             .iter()
             .flat_map(|(key, value)| match (key.as_str(), value.as_str()) {
-                (Some(key @ ("cert" | "key" | "ca" | "file")), Some(file)) if file != "system" => {
+                (Some(key @ ("cert" | "key" | "ca" | "crl" | "file")), Some(file)) if file != "system" => {
                     vec![(key.to_owned(), file.to_owned())]
                 }
                 _ => files(value),
