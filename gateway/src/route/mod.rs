@@ -10,6 +10,7 @@ mod path;
 mod query;
 mod rank;
 mod rule;
+mod shadow;
 mod table;
 mod text;
 
@@ -17,5 +18,6 @@ pub use host::HostPattern;
 pub use path::PathPattern;
 pub use rank::{ConditionRank, HostRank, MethodRank, PathRank, Rank};
 pub use rule::{ListenerId, Match, Miss, Request, Rule};
+pub use shadow::Shadows;
 pub use table::Table;
 pub use text::TextPattern;

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::*;
-use crate::route::{HostRank, ListenerId, TextPattern};
+use crate::route::{HostRank, ListenerId, Shadows, TextPattern};
 
 fn any() -> Rule {
     Rule::default()
@@ -454,4 +454,102 @@ fn a_path_of_slashes_is_probed_only_at_depths_that_have_prefixes() {
     check("/b/x", Some(1), 1 + 1);
     check(&format!("/b{}", "/".repeat(8_000)), Some(1), 2 + 1);
     check(&"/".repeat(8_000), None, 2);
+}
+
+#[test]
+fn a_rule_whose_requests_others_take_never_wins() {
+    let seed = fastrand::u64(..);
+    let mut words = Words(Rng::with_seed(seed));
+    let (mut named, mut of_several) = (0, 0);
+    for _ in 0..150 {
+        let mut rules: Vec<_> = (0..words.0.usize(..40)).map(|_| words.rule()).collect();
+        // As many conditions as a random rule has, few are ever covered.
+        for rule in &mut rules {
+            if words.0.bool() {
+                (rule.headers, rule.query) = Default::default();
+            }
+        }
+        let shadows = Shadows::new(&rules);
+        let takers: Vec<Vec<_>> =
+            (0..rules.len()).map(|rule| (0..2).map(|it| shadows.takers(rule, it)).collect()).collect();
+        named += takers.iter().flatten().flatten().count();
+        of_several += takers.iter().flatten().flatten().filter(|takers| takers.len() > 1).count();
+        let table = Table::new(rules.clone());
+        for _ in 0..60 {
+            let asked = words.asked();
+            let request = asked.request();
+            let Some(found) = table.find(&request) else { continue };
+            let wrong = &takers[found.rule][usize::from(request.listener)];
+            assert!(
+                wrong.is_none(),
+                "seed {seed}: {found:?} wins {request:#?}, yet {wrong:?} take it: {table:#?}"
+            );
+            // Whoever is said to take another's requests does, or gives way to one that ranks higher still.
+            for (rule, by) in takers.iter().enumerate() {
+                let Some(by) = &by[usize::from(request.listener)] else { continue };
+                let ranks = table.explain(&request);
+                let Ok(rank) = ranks[rule] else { continue };
+                assert!(
+                    by.iter().any(|&by| ranks[by].is_ok_and(|it| it > rank)),
+                    "seed {seed}: {rule} by {by:?}"
+                );
+            }
+        }
+    }
+    eprintln!("{named} named, {of_several} of several");
+    assert!(named > 150 && of_several > 5, "seed {seed}: only {named} and {of_several} were named");
+}
+
+#[test]
+fn requests_are_taken_by_the_same_place_with_no_more_conditions_or_by_a_prefix_above_a_regex() {
+    let check = |rules: &[Rule], takers: Option<&[usize]>| {
+        let found = Shadows::new(rules).takers(rules.len() - 1, 0);
+        assert_eq!(found, takers.map(|takers| takers.iter().copied().collect()), "{rules:#?}");
+    };
+    let (get, post) = (&[Method::GET][..], &[Method::POST][..]);
+    check(&[any()], None);
+    check(&[any(), any()], Some(&[0]));
+    check(&[any().paths(&["/a/"]), any().paths(&["/a"])], Some(&[0]));
+    check(&[any(), any().paths(&["/a"])], None);
+    check(&[any().paths(&["/a"]), any().paths(&["exact /a"])], None);
+    check(&[any(), any().hosts(&["a.com"])], None);
+    check(&[any().hosts(&["a.com", "*.b.com"]), any().hosts(&["*.b.com"])], Some(&[0]));
+    check(&[any().hosts(&["*.b.com"]), any().hosts(&["a.b.com"])], None);
+    check(&[any(), any().methods(get)], None);
+    check(
+        &[any().methods(get), any().methods(post), any().methods(&[Method::GET, Method::POST])],
+        Some(&[0, 1]),
+    );
+    check(&[any().methods(get), any()], None);
+    check(&[any().header("x-a", "1"), any().header("x-a", "1")], Some(&[0]));
+    check(&[any().header("x-a", "1"), any().header("x-a", "2")], None);
+    check(&[any().query("a", "1"), any().header("x-a", "1")], None);
+    check(&[any().listeners(&[0]), any()], Some(&[0]));
+    check(&[any().listeners(&[1]), any()], None);
+    // A regex ranks below every prefix, whatever else its rule asks for.
+    check(&[any(), any().paths(&["regex ^/a"]).methods(get).header("x-a", "1")], Some(&[0]));
+    check(&[any().header("x-a", "1"), any().paths(&["regex ^/a"])], None);
+    check(&[any().paths(&["/api"]), any().paths(&["regex ^/api/v[0-9]+"])], Some(&[0]));
+    for regex in ["^/api", "^/apis/", "^/api/?x", "/api/x", "^/api/x|y", "^/api/*", "(?i)^/api/x"] {
+        let rules = [any().paths(&["/api"]), any().paths(&[&format!("regex {regex}")])];
+        check(&rules, None);
+    }
+    check(&[any().paths(&["regex ^/a"]), any().paths(&["regex ^/a"]).header("x-a", "1")], Some(&[0]));
+    check(&[any().paths(&["regex ^/b"]), any().paths(&["regex ^/a"])], None);
+    // One taker for each of its paths, or none at all.
+    let (one, two) = (any().paths(&["/a"]), any().paths(&["/b"]));
+    check(&[one.clone(), two, any().paths(&["/a", "/b"])], Some(&[0, 1]));
+    check(&[one, any().paths(&["/a", "/b"])], None);
+}
+
+#[test]
+fn thousands_of_rules_under_one_place_are_compared_with_few_others() {
+    let numbered = |number: usize| any().hosts(&["a.com"]).header("x-a", &number.to_string());
+    let mut rules: Vec<_> = (0..10_000).map(numbered).collect();
+    rules.push(numbered(5_000));
+    let begun = std::time::Instant::now();
+    let shadows = Shadows::new(&rules);
+    let found: Vec<_> = (0..rules.len()).filter_map(|rule| Some((rule, shadows.takers(rule, 0)?))).collect();
+    eprintln!("10,001 rules of one place: {:?}", begun.elapsed());
+    assert_eq!(found, [(10_000, [5_000].into())], "the twin is found among thousands");
 }
