@@ -153,6 +153,14 @@ impl RetryPolicy {
         self.attempts
     }
 
+    /// How long the waits between all attempts are together at most, where an attempt that took too long is made
+    /// again; none where it is not, so that attempts never add up to many times their timeout.
+    pub fn waits_after_timeouts(&self) -> Option<Duration> {
+        let waits = (1..self.attempts).map(|number| self.backoff.after(number, 1.0));
+        let may_repeat = self.timeout == Asked::Yes && self.attempts > 1;
+        may_repeat.then(|| waits.fold(Duration::ZERO, Duration::saturating_add))
+    }
+
     /// Counts a request in; the proxy calls it once a request, before the first attempt.
     pub fn note_request(&self) {
         if let Some(budget) = &self.budget {

@@ -5,19 +5,21 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use openssl::ssl::{SslAcceptor, SslVersion};
 use vestibule_plugins::{Path, Problem, Registry, Setting};
 
 use super::files::Files;
-use super::problem::{Report, merge};
+use super::lint::{self, Subject};
+use super::problem::{Report, Warnings, merge};
 use super::routes::{self, Bench};
 use super::{Listener, Protocol, Server, Snapshot, upstreams};
 use crate::config::{
     self, AccessLogConfig, AccessLogPath, Config, Document, DownstreamTlsConfig, ListenerConfig, Loaded,
-    Threads, TlsVersion, VerifyConfig,
+    Threads, TlsVersion,
 };
 use crate::listener::{Certificate, ClientCheck, acceptor};
-use crate::route::Table;
+use crate::route::{Shadows, Table};
 use crate::upstream::{Policies, Upstream};
 
 /// What outlives each snapshot and is needed to make the next one.
@@ -26,12 +28,14 @@ pub struct Workshop {
     pub registry: Registry,
     /// TLS policies in use.
     pub policies: Arc<Policies>,
+    /// The clock by which certificates expire.
+    pub now: fn() -> Timestamp,
 }
 
 impl Workshop {
-    /// With these plugins, and no policy as yet.
+    /// With these plugins, no policy as yet, and this system's clock.
     pub fn new(registry: Registry) -> Self {
-        Self { registry, policies: Arc::default() }
+        Self { registry, policies: Arc::default(), now: Timestamp::now }
     }
 }
 
@@ -151,7 +155,17 @@ fn snapshot(
     if !problems.is_empty() {
         return None;
     }
-    warn(config);
+    let warnings = lint::warnings(&Subject {
+        config,
+        document,
+        files: &files,
+        rules: &rules,
+        shadows: Shadows::new(&rules),
+        routes: &compiled,
+        listeners: &listeners,
+        upstreams: &upstreams,
+        now: (workshop.now)(),
+    });
     Some(Snapshot {
         hash: document.hash().to_owned(),
         server: server(config),
@@ -160,6 +174,7 @@ fn snapshot(
         table: Table::new(rules),
         routes: compiled,
         upstreams: config.upstreams.keys().filter_map(|name| upstreams.get(name.as_str()).cloned()).collect(),
+        warnings: Warnings::new(warnings, document),
     })
 }
 
@@ -256,18 +271,4 @@ fn acceptor_of(
         problems.push(Problem::new(at.clone(), format!("OpenSSL does not take these settings: {error}")))
     })
     .ok()
-}
-
-/// What is allowed and yet wants to be known at every load.
-fn warn(config: &Config) {
-    let off = |tls: Option<&config::TlsConfig>| {
-        matches!(tls.and_then(|tls| tls.verify.as_ref()), Some(VerifyConfig::Off))
-    };
-    for (name, _) in config.upstreams.iter().filter(|(_, upstream)| off(upstream.tls.as_ref())) {
-        log::warn!("upstream `{name}`: `verify: off`: anybody in between can pose as it");
-    }
-    for (position, route) in config.routes.iter().enumerate().filter(|(_, route)| off(route.tls.as_ref())) {
-        let name = route.name.clone().unwrap_or_else(|| format!("routes[{position}]"));
-        log::warn!("route `{name}`: `verify: off`: anybody in between can pose as its upstream");
-    }
 }

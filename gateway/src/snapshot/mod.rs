@@ -7,6 +7,7 @@ mod compile;
 pub mod files;
 #[cfg(test)]
 mod golden;
+mod lint;
 pub mod live;
 pub mod problem;
 mod routes;
@@ -26,7 +27,7 @@ use pingora_http::ResponseHeader;
 use vestibule_plugins::{Chain, Template};
 
 pub use compile::{Workshop, compile, load};
-pub use problem::Report;
+pub use problem::{Report, Warnings};
 
 use crate::config::AccessLogConfig;
 use crate::route::Table;
@@ -48,6 +49,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// Every upstream, by name.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What the file may say and hardly means.
+    pub warnings: Warnings,
 }
 
 /// What is read at start only.

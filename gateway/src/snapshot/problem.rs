@@ -1,6 +1,6 @@
-//! Everything that is wrong with a file, each with its place, as a person reads it.
+//! Everything that is wrong with a file, each with its place, as a person reads it; and what is only doubtful.
 //!
-//! What is wrong is found elsewhere: by `config::load` and by `snapshot::compile`.
+//! What is wrong is found elsewhere: by `config::load` and by `snapshot::compile`; what is doubtful, by `snapshot::lint`.
 
 use std::fmt;
 use std::path::Path;
@@ -20,12 +20,18 @@ pub struct Located {
 
 impl fmt::Display for Located {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, "")
+    }
+}
+
+impl Located {
+    fn write(&self, f: &mut fmt::Formatter<'_>, kind: &str) -> fmt::Result {
         let Problem { path, message, hint } = &self.problem;
         match path.0.is_empty() {
             true => writeln!(f, "{}", self.position)?,
             false => writeln!(f, "{}  {path}", self.position)?,
         }
-        f.write_str(message)?;
+        write!(f, "{kind}{message}")?;
         match hint {
             Some(hint) => write!(f, "\nhint: {hint}"),
             None => Ok(()),
@@ -94,6 +100,47 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
+
+/// What a configuration that is good may hardly mean, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warnings(Report);
+
+impl Warnings {
+    /// Warnings about a document that was parsed.
+    pub fn new(warnings: Vec<Problem>, document: &Document) -> Self {
+        Self(Report::new(warnings, document))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    /// Each of them.
+    pub fn located(&self) -> &[Located] {
+        self.0.problems()
+    }
+
+    /// Tells each in one line of the log.
+    pub fn log(&self) {
+        for Located { position, problem: Problem { path, message, hint } } in self.located() {
+            match hint {
+                Some(hint) => log::warn!("{position}  {path}: {message}; {hint}"),
+                None => log::warn!("{position}  {path}: {message}"),
+            }
+        }
+    }
+}
+
+impl fmt::Display for Warnings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, located) in self.located().iter().enumerate() {
+            f.write_str(if number == 0 { "" } else { "\n\n" })?;
+            located.write(f, "warning: ")?;
+        }
+        Ok(())
+    }
+}
 
 /// The problems of both steps. A value that did not decode is absent for `compile`, which may then miss it,
 /// or something that it should hold: that is no news, and left out.
