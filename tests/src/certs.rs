@@ -1,6 +1,7 @@
 //! Authorities and certificates made on the spot, as PEM files in a temporary folder.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -158,6 +159,10 @@ impl Certs {
         let stem = stem.replace(['*', ':', ' '], "_");
         let path = self.folder.path().join(format!("{number}-{stem}.{ending}"));
         fs::write(&path, text).unwrap();
+        if ending != "crt" {
+            // As a key is kept, so that nothing warns of it.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
         path
     }
 }

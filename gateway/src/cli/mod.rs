@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 use env_logger::Env;
 use vestibule_plugins::Registry;
 
+use self::check::OnWarnings;
 use crate::snapshot::Workshop;
 
 /// A programmable edge gateway.
@@ -27,8 +28,14 @@ struct Arguments {
 enum Command {
     /// Serve until SIGTERM.
     Run(ConfigArgument),
-    /// Load and compile the configuration, and tell every problem that it has.
-    Check(ConfigArgument),
+    /// Load and compile the configuration, and tell every problem and every warning that it has.
+    Check {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Exit with 1 where there is a warning.
+        #[arg(long)]
+        deny_warnings: bool,
+    },
     /// Serve in front of an embedded TLS origin that insists on SNI and a client certificate, and say what to try.
     Demo {
         /// The port of the gateway; the origin takes a free one.
@@ -58,7 +65,10 @@ pub fn main(registry: Registry) -> ExitCode {
     .init();
     let done = match arguments.command {
         Command::Run(ConfigArgument { config }) => run::run(&config, &workshop),
-        Command::Check(ConfigArgument { config }) => check::check(&config, &workshop),
+        Command::Check { config, deny_warnings } => {
+            let on_warnings = if deny_warnings { OnWarnings::Deny } else { OnWarnings::Tell };
+            check::check(&config.config, on_warnings, &workshop)
+        }
         Command::Demo { port } => demo::demo(port, &workshop),
         Command::Schema => schema::schema(&workshop.registry),
     };

@@ -12,6 +12,7 @@ use crate::snapshot::{self, Workshop};
 /// Serves; returns when it has drained.
 pub fn run(path: &Path, workshop: &Workshop) -> anyhow::Result<()> {
     let snapshot = snapshot::load(path, workshop)?;
+    snapshot.warnings.log();
     runtime(snapshot.server.threads)?.block_on(async {
         let mut signals = Signals::new()?;
         let running =

@@ -23,6 +23,7 @@ mod secrets;
 mod sni;
 mod streams;
 mod upgrades;
+mod warnings;
 
 use std::path::Path;
 

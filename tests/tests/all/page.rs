@@ -131,7 +131,7 @@ fn completed(part: Value) -> Value {
 }
 
 /// Every file that a configuration names, with the key that names it.
-fn files(value: &Value) -> Vec<(String, String)> {
+pub fn files(value: &Value) -> Vec<(String, String)> {
     match value {
         Value::Sequence(items) => items.iter().flat_map(files).collect(),
         Value::Mapping(map) => map
