@@ -47,7 +47,8 @@ fn with_modes(folder: &Path) -> tempfile::TempDir {
         let mode = match name {
             "readable.key" => 0o644,
             "writable.key" | "writable.crt" => 0o666,
-            _ if name.ends_with(".key") => 0o600,
+            // Its group may: that is whom the owner lets.
+            _ if name.ends_with(".key") => 0o640,
             _ => 0o644,
         };
         let to = base.path().join("keys").join(name);

@@ -524,6 +524,19 @@ fn requests_are_taken_by_the_same_place_with_no_more_conditions_or_by_a_prefix_a
     check(&[any().header("x-a", "1"), any().header("x-a", "1")], Some(&[0]));
     check(&[any().header("x-a", "1"), any().header("x-a", "2")], None);
     check(&[any().query("a", "1"), any().header("x-a", "1")], None);
+    let matches = |pattern: &TextPattern| Rule { headers: vec![header("x-a", pattern.clone())], ..any() };
+    let (one, two) = (TextPattern::regex("^1").unwrap(), TextPattern::regex("^2").unwrap());
+    check(&[matches(&one), any().header("x-a", "1")], Some(&[0]));
+    check(&[matches(&two), any().header("x-a", "1")], None);
+    check(&[matches(&one), matches(&one)], Some(&[0]));
+    check(&[matches(&one), matches(&two)], None);
+    check(&[matches(&TextPattern::Present(true)), matches(&one)], Some(&[0]));
+    check(&[matches(&TextPattern::Present(false)), matches(&one)], None);
+    // More conditions rank higher, wherever they stand in the file.
+    let mut twice = any().header("x-a", "1");
+    twice.headers.push(header("x-a", TextPattern::Present(true)));
+    let later = [any().header("x-a", "1"), twice];
+    assert_eq!(Shadows::new(&later).takers(0, 0), Some([1].into()));
     check(&[any().listeners(&[0]), any()], Some(&[0]));
     check(&[any().listeners(&[1]), any()], None);
     // A regex ranks below every prefix, whatever else its rule asks for.
