@@ -1,5 +1,6 @@
 //! Vestibule, a programmable edge gateway: the library that its binary, its tests and third-party binaries share.
 
+pub mod admin;
 mod cli;
 pub mod config;
 pub mod diagnose;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use pingora_core::apps::ServerApp;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::admin;
 use crate::engine::{Engine, engine};
 use crate::listener::{self, Services};
 use crate::observe::AccessLog;
@@ -27,17 +29,20 @@ pub struct Running {
     requests: Arc<AtomicUsize>,
     stop: watch::Sender<bool>,
     open: mpsc::Receiver<()>,
+    /// Ends with this value, so that it answers until everything else has ended.
+    _admin: JoinSet<()>,
     _resolver: Option<Resolver>,
 }
 
-/// Binds every listener of the snapshot and serves on them. Within a tokio runtime.
+/// Binds every listener of the snapshot and its admin endpoint, and serves on them. Within a tokio runtime.
 ///
 /// # Errors
-/// A listener cannot be bound, or the access log cannot be opened; with the address or path in the message.
+/// A listener or the admin endpoint cannot be bound, or the access log cannot be opened; with the address or path in the message.
 pub async fn start(snapshot: Snapshot, policies: Arc<Policies>) -> Result<Running, String> {
     let snapshot = Arc::new(snapshot);
     // Bound first of all: a start that cannot succeed ends before anything else happens.
     let bound: Vec<_> = snapshot.listeners.iter().map(listener::bind).collect::<Result<_, _>>()?;
+    let admin = snapshot.admin.as_ref().map(admin::bind).transpose()?;
     let log = AccessLog::open(&snapshot.access_log)
         .map_err(|error| format!("the access log cannot be opened: {error}"))?;
     let log = Arc::new(log);
@@ -53,16 +58,22 @@ pub async fn start(snapshot: Snapshot, policies: Arc<Policies>) -> Result<Runnin
         let services = Services {
             engine: engine.clone(),
             log: log.clone(),
+            metrics: snapshot.metrics.clone(),
             config: snapshot.hash.as_str().into(),
             stop: stopping.clone(),
             open: holder.clone(),
         };
         tokio::spawn(listener::accept(bound, services));
     }
+    let mut admin_task = JoinSet::new();
+    if let Some(bound) = admin {
+        log::info!("admin: http://{}", bound.address());
+        admin_task.spawn(admin::accept(bound, live.clone()));
+    }
     let addresses: Vec<String> =
         snapshot.listeners.iter().map(|it| format!("{} {}", it.name, it.address)).collect();
     log::info!("ready: listening on {} (config {})", addresses.join(", "), snapshot.hash);
-    Ok(Running { live, engine, log, requests, stop, open, _resolver: resolver })
+    Ok(Running { live, engine, log, requests, stop, open, _admin: admin_task, _resolver: resolver })
 }
 
 impl Running {

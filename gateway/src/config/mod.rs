@@ -3,6 +3,7 @@
 //! Nothing here is read after load: `snapshot::compile` turns it into what requests run on.
 
 pub mod access_log;
+pub mod admin;
 mod document;
 pub mod listener;
 pub mod load;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 use vestibule_plugins::Registry;
 
 pub use access_log::{AccessLogConfig, AccessLogFormat, AccessLogPath};
+pub use admin::AdminConfig;
 pub use document::{Document, Position};
 pub use listener::{
     DownstreamClientCertificateConfig, DownstreamTlsConfig, KeepaliveConfig, KeyPairConfig, ListenerConfig,
@@ -50,6 +52,9 @@ pub struct Config {
     /// What is read at start only.
     #[serde(default)]
     pub server: ServerConfig,
+    /// Where the gateway tells about itself: metrics, and why attempts failed. Absent: nowhere.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub admin: Option<AdminConfig>,
     /// One line for each request.
     #[serde(default)]
     pub access_log: AccessLogConfig,

@@ -5,7 +5,7 @@ use std::fmt;
 /// Defines `Cause` from its rows, so that no cause can be without one.
 macro_rules! causes {
     ($($(#[$doc:meta])+ $name:ident: $code:literal, $what:literal, $remedy:literal;)+) => {
-        /// Why an attempt at an upstream failed. The code is stable: it stands in access logs.
+        /// Why an attempt at an upstream failed. The code is stable: it stands in access logs and metrics.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Cause {
             $($(#[$doc])+ $name,)+
@@ -14,6 +14,9 @@ macro_rules! causes {
         impl Cause {
             /// Every cause, in the order of the table.
             pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
 
             const fn row(self) -> (&'static str, &'static str, &'static str) {
                 match self {

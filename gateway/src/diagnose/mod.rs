@@ -1,6 +1,7 @@
 //! One table: why an attempt failed, under which code it is logged, and what mends it.
 //!
-//! Read by the access log, the warning in the log and the error replies' status. Nothing here does I/O.
+//! Read by the access log, the warning in the log, metrics, the admin endpoint and the error replies' status. Nothing
+//! here does I/O.
 
 mod cause;
 mod tls;

@@ -7,6 +7,7 @@ mod tls;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub use tls::{Certificate, ClientCheck, acceptor};
 
 use crate::diagnose::Cause;
 use crate::engine::Engine;
-use crate::observe::{AccessLog, Line, access_log};
+use crate::observe::{AccessLog, Line, Metrics, access_log};
 use crate::proxy::ctx::{Client, RequestId};
 use crate::snapshot::{Listener, Protocol};
 
@@ -73,6 +74,12 @@ pub struct Bound {
 /// With the listener's name and the address in the message: the address is in use, or not this machine's, or its port
 /// is one that only root may bind.
 pub fn bind(listener: &Arc<Listener>) -> Result<Bound, String> {
+    let socket = socket(&format!("listener `{}`", listener.name), listener.address)?;
+    Ok(Bound { listener: listener.clone(), socket })
+}
+
+/// The same for any address; `who` stands in the message.
+pub fn socket(who: &str, address: SocketAddr) -> Result<TcpListener, String> {
     let told = |error: io::Error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => "\nhint: another program listens there: `ss -ltnp` names it",
@@ -84,12 +91,11 @@ pub fn bind(listener: &Arc<Listener>) -> Result<Bound, String> {
             }
             _ => "",
         };
-        format!("listener `{}` cannot listen on {}: {error}{hint}", listener.name, listener.address)
+        format!("{who} cannot listen on {address}: {error}{hint}")
     };
-    let bound = std::net::TcpListener::bind(listener.address).map_err(told)?;
+    let bound = std::net::TcpListener::bind(address).map_err(told)?;
     bound.set_nonblocking(true).map_err(told)?;
-    let socket = TcpListener::from_std(bound).map_err(told)?;
-    Ok(Bound { listener: listener.clone(), socket })
+    TcpListener::from_std(bound).map_err(told)
 }
 
 /// What every listener needs to serve its connections.
@@ -99,6 +105,8 @@ pub struct Services {
     pub engine: Arc<Engine>,
     /// For connections that are passed through; requests are logged by the engine.
     pub log: Arc<AccessLog>,
+    /// For requests that the engine refuses by itself.
+    pub metrics: Arc<Metrics>,
     /// The hash of the configuration, for the same log.
     pub config: Arc<str>,
     /// Turns true when the process is to stop.
@@ -132,7 +140,8 @@ pub async fn accept(bound: Bound, services: Services) {
         };
         let (listener, services) = (listener.clone(), services.clone());
         tokio::spawn(async move {
-            serve(stream, listener, services).await;
+            let _open = listener.open.enter();
+            serve(stream, listener.clone(), services).await;
             drop(slot);
         });
     }
@@ -217,8 +226,9 @@ async fn http_1(stream: impl IO + 'static, client: &Client, services: &Services)
     }
 }
 
-/// The line of a request that no hook has seen, since its head is not legal HTTP or is too large.
+/// The count and the line of a request that no hook has seen, since its head is not legal HTTP or is too large.
 fn log_refused(client: &Client, id: &RequestId, status: u16, services: &Services) {
+    services.metrics.refused(&client.listener.name, status);
     services.log.write(&Line {
         time: access_log::told(jiff::Timestamp::now()),
         request_id: id.as_str(),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use pingora_core::protocols::l4::stream::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::time::sleep;
@@ -77,11 +78,18 @@ async fn reach(upstream: &Upstream, tried: &mut Tried) -> Result<Stream, Failure
     while let Some(pick) = upstream.balance.pick(tried).filter(|pick| !tried.contains(&pick.address)) {
         tried.push(pick.address.clone());
         match connect(&pick.address.target, upstream.connect_timeout).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                upstream.attempt_succeeded(&pick, Timestamp::now());
+                return Ok(stream);
+            }
             Err(failure) => {
+                upstream.attempt_failed(Some(&pick), &failure);
                 last = Failure::new(failure.cause, format!("{}: {}", pick.address, failure.detail))
             }
         }
+    }
+    if tried.is_empty() {
+        upstream.attempt_failed(None, &last);
     }
     Err(last)
 }

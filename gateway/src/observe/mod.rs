@@ -1,5 +1,11 @@
-//! What can be seen from outside: one line for each request and each passed-through connection.
+//! What can be seen from outside: one line for each request and each passed-through connection, metrics, and what
+//! came of the attempts at each endpoint.
 
 pub mod access_log;
+pub mod metrics;
+pub mod names;
+pub mod record;
 
 pub use access_log::{AccessLog, Line};
+pub use metrics::Metrics;
+pub use record::Record;

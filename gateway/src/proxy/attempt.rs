@@ -14,7 +14,8 @@ use pingora_proxy::Session;
 use vestibule_plugins::retry::{Attempt, Body, Connection, Decision, Outcome, RetryPolicy, Sent};
 
 use super::admit::{deadline, host_name};
-use super::ctx::Ctx;
+use super::ctx::{Ctx, Stage};
+use super::tally;
 use crate::diagnose::{self, Cause, Failure};
 use crate::snapshot::{Host, Sni, Target};
 use crate::upstream::Origin;
@@ -27,6 +28,7 @@ pub async fn begin(head: &RequestHeader, ctx: &mut Ctx) -> Result<Box<HttpPeer>>
         tokio::time::sleep(backoff).await;
     }
     ctx.attempt.number += 1;
+    ctx.attempt.stage = Stage::Begun;
     ctx.attempt.deadline = None;
     ctx.attempt.tls = None;
     disarm(ctx);
@@ -53,6 +55,7 @@ fn pick(head: &RequestHeader, ctx: &mut Ctx) -> Result<Box<HttpPeer>, Failure> {
     };
     ctx.attempt.tried.push(pick.address.clone());
     ctx.attempt.pick = Some(pick);
+    ctx.attempt.stage = Stage::Placed;
     ctx.attempt.identity = identity(target, head, ctx);
     let limits = Limits {
         connect: upstream.connect_timeout,
@@ -118,6 +121,7 @@ pub fn connected(upgrades: bool, reused: bool, digest: Option<&Digest>, ctx: &mu
     if let Some(tls) = digest.and_then(|digest| digest.ssl_digest.as_ref()) {
         ctx.attempt.tls = Some((known_version(&tls.version), origin.resumed()));
     }
+    tally::connected(ctx);
     if upgrades {
         origin.hold_first_read();
     }
@@ -155,6 +159,7 @@ pub fn answered(session: &mut Session, response: &ResponseHeader, ctx: &mut Ctx)
         session.set_read_timeout(idle);
         session.set_write_timeout(idle);
     }
+    ctx.attempt.stage = Stage::Answered;
     ctx.attempt.status = Some(status.as_u16());
     ctx.attempt.took = ctx.attempt.started.map(|started| started.elapsed());
     if !policy(ctx).is_retryable_status(status.as_u16()) {
@@ -162,6 +167,7 @@ pub fn answered(session: &mut Session, response: &ResponseHeader, ctx: &mut Ctx)
     }
     let failure = Failure::new(Cause::UpstreamStatus, status.as_str());
     if !again(session, ctx, Outcome::Status(status.as_u16()), Sent::Something) {
+        tally::failed(ctx, &failure);
         // The client gets the upstream's own answer: it says more than one of ours.
         return Ok(());
     }
@@ -258,6 +264,7 @@ fn policy(ctx: &Ctx) -> &RetryPolicy {
 /// Tells a failed attempt in the log, at most once a second for each target, and keeps its cause for the access log.
 pub fn warn(ctx: &mut Ctx, failure: &Failure) {
     ctx.cause = Some(failure.cause);
+    tally::failed(ctx, failure);
     let Some(target) = ctx.target() else { return };
     if !due(&target.warned) {
         return;

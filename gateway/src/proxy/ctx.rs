@@ -56,6 +56,8 @@ pub struct Asked {
 pub struct Attempts {
     /// How many there were, the present one included.
     pub number: u32,
+    /// How far the present one is.
+    pub stage: Stage,
     /// Where the present one goes.
     pub pick: Option<Pick>,
     /// Where earlier ones went.
@@ -78,6 +80,20 @@ pub struct Attempts {
     pub tls: Option<(&'static str, bool)>,
     /// The deadline that was set on its connection.
     pub armed: Option<(Arc<Origin>, Armed)>,
+}
+
+/// How far an attempt is, until what came of it has been counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// There is none, or it is counted.
+    #[default]
+    Counted,
+    /// It is to get an endpoint.
+    Begun,
+    /// It has one.
+    Placed,
+    /// The head of an answer has come.
+    Answered,
 }
 
 /// A connection from a client, as its listener accepted it.

@@ -1,18 +1,20 @@
-//! A request's last hook: its line in the access log.
+//! A request's last hook: its metrics, and its line in the access log.
 
 use pingora_core::Error;
 use pingora_proxy::Session;
 
-use super::attempt;
 use super::ctx::Ctx;
+use super::{attempt, tally};
 use crate::diagnose;
 use crate::observe::{AccessLog, Line, access_log};
 
-/// Writes the line.
+/// Counts, and writes the line.
 pub fn log(log: &AccessLog, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
     if let Some(error) = error.filter(|error| ctx.cause.is_none() || attempt::is_clients(error)) {
         ctx.cause = Some(diagnose::of_error(error, ctx.attempt.reused).cause);
     }
+    let took = ctx.started.elapsed();
+    tally::ended(session, error, took, ctx);
     if !log.is_on() {
         return;
     }
@@ -30,7 +32,7 @@ pub fn log(log: &AccessLog, session: &Session, error: Option<&Error>, ctx: &mut 
         status: session.response_written().map(|head| head.status.as_u16()),
         bytes_in: session.body_bytes_read() as u64,
         bytes_out: session.body_bytes_sent() as u64,
-        duration_ms: millis(ctx.started.elapsed()),
+        duration_ms: millis(took),
         route: ctx.route().map(|route| route.name.as_str()),
         upstream: ctx.target().map(|target| target.upstream.name.as_str()),
         endpoint: attempt.pick.as_ref().map(|pick| &*pick.address.text),

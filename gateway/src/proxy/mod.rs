@@ -7,6 +7,7 @@ pub mod fail;
 mod finish;
 mod forwarded;
 mod respond;
+mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -13,12 +13,13 @@ use super::files::Files;
 use super::lint::{self, Subject};
 use super::problem::{Report, Warnings, merge};
 use super::routes::{self, Bench};
-use super::{Listener, Protocol, Server, Snapshot, upstreams};
+use super::{Listener, Protocol, Server, Snapshot, admin, upstreams};
 use crate::config::{
     self, AccessLogConfig, AccessLogPath, Config, Document, DownstreamTlsConfig, ListenerConfig, Loaded,
     Threads, TlsVersion,
 };
 use crate::listener::{Certificate, ClientCheck, acceptor};
+use crate::observe::Metrics;
 use crate::route::{Shadows, Table};
 use crate::upstream::{Policies, Upstream};
 
@@ -28,14 +29,16 @@ pub struct Workshop {
     pub registry: Registry,
     /// TLS policies in use.
     pub policies: Arc<Policies>,
+    /// What has been counted.
+    pub metrics: Arc<Metrics>,
     /// The clock by which certificates expire.
     pub now: fn() -> Timestamp,
 }
 
 impl Workshop {
-    /// With these plugins, no policy as yet, and this system's clock.
+    /// With these plugins, neither a policy nor a count as yet, and this system's clock.
     pub fn new(registry: Registry) -> Self {
-        Self { registry, policies: Arc::default(), now: Timestamp::now }
+        Self { registry, policies: Arc::default(), metrics: Arc::default(), now: Timestamp::now }
     }
 }
 
@@ -76,7 +79,7 @@ fn snapshot(
     let mut upstreams: HashMap<&str, Arc<Upstream>> = HashMap::new();
     for (name, upstream) in &config.upstreams {
         let at = root.key("upstreams").key(name);
-        upstreams.insert(name, upstreams::compile(name, upstream, &at, problems));
+        upstreams.insert(name, upstreams::compile(name, upstream, &at, &workshop.metrics, problems));
         problems.extend(upstreams::host(upstream, &at).err());
         let is_used = config.routes.iter().any(|route| {
             route.upstream.as_ref() == Some(name)
@@ -111,6 +114,7 @@ fn snapshot(
                 protocol,
                 max_connections: listener.max_connections,
                 idle_timeout: listener.keepalive.idle_timeout,
+                open: workshop.metrics.listener(name),
             }));
         }
     }
@@ -121,6 +125,7 @@ fn snapshot(
         );
     }
 
+    let admin = config.admin.as_ref().map(|admin| admin::compile(admin, config, &files, problems));
     let setting = Setting { route: None, matches_by_prefix: false };
     let common =
         routes::plugins(&config.plugins, &root.key("plugins"), &workshop.registry, &setting, problems);
@@ -131,6 +136,7 @@ fn snapshot(
         listener_names: &listener_names,
         registry: &workshop.registry,
         policies: &workshop.policies,
+        metrics: &workshop.metrics,
         files: &files,
         common: &common,
     };
@@ -170,11 +176,14 @@ fn snapshot(
         hash: document.hash().to_owned(),
         server: server(config),
         access_log: access_log(config, document),
+        admin: admin.flatten().map(Arc::new),
         listeners,
         table: Table::new(rules),
         routes: compiled,
         upstreams: config.upstreams.keys().filter_map(|name| upstreams.get(name.as_str()).cloned()).collect(),
         warnings: Warnings::new(warnings, document),
+        unrouted: workshop.metrics.route("", config.listeners.len()),
+        metrics: workshop.metrics.clone(),
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows YAML; `compile` is the only constructor.
 
+mod admin;
 mod answers;
 mod compile;
 pub mod files;
@@ -26,10 +27,13 @@ use openssl::ssl::SslAcceptor;
 use pingora_http::ResponseHeader;
 use vestibule_plugins::{Chain, Template};
 
+pub use admin::{Admin, Token};
 pub use compile::{Workshop, compile, load};
 pub use problem::{Report, Warnings};
 
 use crate::config::AccessLogConfig;
+use crate::observe::Metrics;
+use crate::observe::metrics::{OpenConnections, RequestMeter};
 use crate::route::Table;
 use crate::upstream::{TlsPolicy, Upstream};
 
@@ -41,6 +45,8 @@ pub struct Snapshot {
     pub server: Server,
     /// Where and how requests are logged.
     pub access_log: AccessLogConfig,
+    /// Where the gateway tells about itself, if anywhere.
+    pub admin: Option<Arc<Admin>>,
     /// In the order of their names; a route's table knows them by their place here.
     pub listeners: Vec<Arc<Listener>>,
     /// Which route a request takes, by index into `routes`.
@@ -51,6 +57,10 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// What the file may say and hardly means.
     pub warnings: Warnings,
+    /// Counts requests that no route took.
+    pub unrouted: RequestMeter,
+    /// What every snapshot counts in.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What is read at start only.
@@ -78,6 +88,8 @@ pub struct Listener {
     pub max_connections: usize,
     /// How long a connection without a request is kept.
     pub idle_timeout: Duration,
+    /// Counts its connections.
+    pub open: OpenConnections,
 }
 
 /// What is spoken at a listener.
@@ -107,6 +119,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Identity and forwarding headers of the client that pass.
     pub trusted: TrustedHeaders,
+    /// Counts its requests.
+    pub meter: RequestMeter,
 }
 
 /// What becomes of a request.

@@ -16,6 +16,7 @@ use crate::config::{
     Config, MatchConfig, PathConfig, PluginConfig, RouteConfig, TextMatchConfig, TimeoutsConfig,
     UpstreamConfig,
 };
+use crate::observe::Metrics;
 use crate::route::{HostPattern, PathPattern, Rule, TextPattern};
 use crate::upstream::{Alpn, Policies, Upstream};
 
@@ -33,6 +34,8 @@ pub struct Bench<'a> {
     pub registry: &'a Registry,
     /// Known TLS policies.
     pub policies: &'a Policies,
+    /// Where requests are counted.
+    pub metrics: &'a Metrics,
     /// Certificates and pages.
     pub files: &'a Files<'a>,
     /// The plugins that every route runs first.
@@ -70,7 +73,8 @@ impl Bench<'_> {
             return None;
         }
         let plugins = self.common.iter().cloned().chain(own).collect();
-        Some((rule, Route { name, action: action?, chain: Chain::new(plugins), timeouts, trusted }))
+        let meter = self.metrics.route(&name, self.config.listeners.len());
+        Some((rule, Route { name, action: action?, chain: Chain::new(plugins), timeouts, trusted, meter }))
     }
 
     fn rule(&self, config: &MatchConfig, at: &Path, problems: &mut Vec<Problem>) -> Rule {

@@ -6,10 +6,17 @@ use vestibule_plugins::{Path, Problem, Scope, Template};
 
 use super::Host;
 use crate::config::{EndpointAddress, EndpointConfig, HostConfig, UpstreamConfig};
+use crate::observe::Metrics;
 use crate::upstream::{Address, Balance, Endpoint, Upstream};
 
 /// Compiles one upstream; `at` is its own path.
-pub fn compile(name: &str, config: &UpstreamConfig, at: &Path, problems: &mut Vec<Problem>) -> Arc<Upstream> {
+pub fn compile(
+    name: &str,
+    config: &UpstreamConfig,
+    at: &Path,
+    metrics: &Metrics,
+    problems: &mut Vec<Problem>,
+) -> Arc<Upstream> {
     let listed = at.key("endpoints");
     if config.endpoints.is_empty() {
         problems.push(
@@ -29,13 +36,18 @@ pub fn compile(name: &str, config: &UpstreamConfig, at: &Path, problems: &mut Ve
             );
         }
     }
-    let endpoints =
-        config.endpoints.iter().map(|endpoint| Arc::new(compile_endpoint(endpoint, config.tls.is_some())));
+    let endpoints = config.endpoints.iter().map(|endpoint| {
+        let mut endpoint = compile_endpoint(endpoint, config.tls.is_some());
+        endpoint.record = metrics.record(name, &endpoint.text);
+        Arc::new(endpoint)
+    });
     Arc::new(Upstream {
         name: name.to_owned(),
         balance: Balance::new(endpoints.collect()),
         connect_timeout: (!config.connect_timeout.is_zero()).then_some(config.connect_timeout),
         idle_timeout: config.keepalive.idle_timeout,
+        meter: metrics.upstream(name),
+        unplaced: metrics.record(name, ""),
     })
 }
 

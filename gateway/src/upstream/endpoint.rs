@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::observe::Record;
+
 /// One endpoint as the file has it.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -18,6 +20,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// The name to be resolved and the port; `None` where the address is fixed.
     pub name: Option<(String, u16)>,
+    /// What came of the attempts at it.
+    pub record: Arc<Record>,
     addresses: ArcSwap<Vec<Address>>,
 }
 
@@ -30,7 +34,7 @@ impl Endpoint {
         name: Option<(String, u16)>,
         fixed: Vec<Address>,
     ) -> Self {
-        Self { text, host, weight, name, addresses: ArcSwap::from_pointee(fixed) }
+        Self { text, host, weight, name, record: Arc::default(), addresses: ArcSwap::from_pointee(fixed) }
     }
 
     /// The addresses known at present.

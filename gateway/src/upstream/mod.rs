@@ -7,8 +7,10 @@ mod endpoint;
 pub mod peer;
 mod session;
 mod stream;
+mod tally;
 mod tls;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use balance::{Balance, Pick, Tried};
@@ -19,6 +21,9 @@ pub use tls::{
     Alpn, Ciphers, ClientIdentity, Crl, HOSTNAME_MISMATCH, PIN_MISMATCH, Pin, Policies, Refused, Roots, Seen,
     Settings, TlsPolicy, Trust, Verification, VerifiedName, Version, is_name, knows_curve,
 };
+
+use crate::observe::Record;
+use crate::observe::metrics::UpstreamMeter;
 
 /// A set of endpoints that answer alike.
 #[derive(Debug)]
@@ -31,4 +36,8 @@ pub struct Upstream {
     pub connect_timeout: Option<Duration>,
     /// How long an idle connection is kept for reuse; zero is not at all.
     pub idle_timeout: Duration,
+    /// Counts the attempts.
+    pub meter: UpstreamMeter,
+    /// What came of the attempts that got to no endpoint.
+    pub unplaced: Arc<Record>,
 }

@@ -1,0 +1,52 @@
+//! Counts each attempt once, when it is known what came of it, and each request at its end.
+
+use std::time::Duration;
+
+use pingora_core::Error;
+use pingora_proxy::Session;
+
+use super::attempt::is_clients;
+use super::ctx::{Ctx, Stage};
+use crate::diagnose::{self, Cause, Failure};
+
+/// A connection to the upstream is there.
+pub fn connected(ctx: &Ctx) {
+    if let (Some(target), Some((_, resumed)), false) = (ctx.target(), ctx.attempt.tls, ctx.attempt.reused) {
+        target.upstream.meter.shook_hands(resumed);
+    }
+}
+
+/// The present attempt failed, unless that is counted already.
+pub fn failed(ctx: &mut Ctx, failure: &Failure) {
+    let stage = std::mem::take(&mut ctx.attempt.stage);
+    let Some(target) = ctx.target().filter(|_| stage != Stage::Counted) else { return };
+    let pick = ctx.attempt.pick.as_ref().filter(|_| stage != Stage::Begun);
+    target.upstream.attempt_failed(pick, failure);
+}
+
+/// The request is over, and with it its last attempt. `error` is what ended it, if something did.
+pub fn ended(session: &Session, error: Option<&Error>, took: Duration, ctx: &mut Ctx) {
+    match ctx.attempt.stage {
+        Stage::Counted => {}
+        // The upstream has done its part, even where the client went away before the end.
+        Stage::Answered => succeeded(ctx, took),
+        Stage::Begun | Stage::Placed => {
+            let failure = match error {
+                Some(error) if !is_clients(error) => diagnose::of_error(error, ctx.attempt.reused),
+                _ => Failure::new(Cause::ClientClosed, ""),
+            };
+            failed(ctx, &failure);
+        }
+    }
+    let Some(client) = &ctx.client else { return };
+    let status = session.response_written().map(|head| head.status.as_u16());
+    let meter = ctx.route().map_or(&ctx.snapshot.unrouted, |route| &route.meter);
+    meter.ended((client.listener.id, &client.listener.name), status, took);
+}
+
+fn succeeded(ctx: &mut Ctx, took: Duration) {
+    ctx.attempt.stage = Stage::Counted;
+    if let (Some(target), Some(pick)) = (ctx.target(), &ctx.attempt.pick) {
+        target.upstream.attempt_succeeded(pick, ctx.time.checked_add(took).unwrap_or(ctx.time));
+    }
+}
