@@ -19,6 +19,8 @@ use crate::raw::{connected, is_closed, is_silent};
 pub const KEYS: &[&str] = &[
     "access_log.format",
     "access_log.path",
+    "admin.address",
+    "admin.token_file",
     "listeners.address",
     "listeners.keepalive.idle_timeout",
     "listeners.max_connections",
@@ -84,6 +86,26 @@ fn the_access_log_goes_where_and_as_it_says() {
     client::get(port, "a.test", "/x");
     to_stderr.stop();
     assert!(to_stderr.stderr().contains("\"path\":\"/x\""));
+}
+
+#[test]
+fn the_admin_endpoint_is_where_and_for_whom_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|token| {
+        fs::write(folder.path().join(token), token).unwrap();
+        quoted(&folder.path().join(token))
+    });
+    for (file, expected) in [(None, [200, 200]), (Some(one), [200, 401]), (Some(two), [401, 200])] {
+        let admin = ports::free();
+        let token = file.map(|file| format!(", token_file: {file}")).unwrap_or_default();
+        let (_gateway, _) = gateway("", &format!("admin: {{ address: \"127.0.0.1:{admin}\"{token} }}"));
+        let got = ["one", "two"].map(|token| {
+            let request =
+                format!("GET /metrics HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer {token}\r\n\r\n");
+            Client::plain(admin).send(request).response().status
+        });
+        assert_eq!(got, expected);
+    }
 }
 
 #[test]
