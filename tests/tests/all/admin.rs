@@ -1,6 +1,6 @@
 //! The admin endpoint: what it tells of requests and attempts, to whom, and what it bears.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
@@ -270,6 +270,52 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what}");
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn the_page_of_the_admin_endpoint_tells_what_it_tells() {
+    let page = Page::read("docs/admin.md");
+    let mut example = page.configuration();
+    let gone = format!("127.0.0.1:{}", ports::free());
+    example.endpoints("app", [&gone]);
+    let (port, admin) = (example.port("web"), example.admin_port());
+    let gateway = example.start();
+    let read = |path: &str| client::get(admin, "localhost", path);
+    assert_eq!(gateway.failure(port, "localhost", "/"), (502, "connect_refused".into()));
+
+    for row in page.table("| path | tells |") {
+        assert_eq!(read(&row[0]).status, 200, "{row:?}");
+    }
+    // The sample differs from what is read in places, times and hashes alone.
+    let sample = page.blocks().into_iter().find(|block| block.kind == "json").unwrap().text;
+    let mut sample: Value = serde_json::from_str(&sample.replace("10.0.0.5:8080", &gone)).unwrap();
+    let told = read("/upstreams").json();
+    sample["config"] = told["config"].clone();
+    let failure = "/upstreams/0/endpoints/0/last_failure/time";
+    *sample.pointer_mut(failure).unwrap() = told.pointer(failure).unwrap().clone();
+    assert_eq!(told, sample);
+
+    // An upstream that speaks no TLS has its series nevertheless, so every family is there.
+    let text = read("/metrics").text();
+    let families: BTreeMap<&str, BTreeSet<&str>> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE vestibule_")?.split(' ').next())
+        .map(|name| {
+            let sample = text.lines().find(|line| line.starts_with(&format!("vestibule_{name}"))).unwrap();
+            let labels = sample.split_once('{').unwrap().1.split_once('}').unwrap().0;
+            let labels = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0));
+            (name, labels.filter(|label| *label != "le").collect())
+        })
+        .collect();
+    let rows = page.table("| metric | labels | counts |");
+    let expected: BTreeMap<&str, BTreeSet<&str>> = rows
+        .iter()
+        .map(|row| {
+            let labels = row[1].split(", ").map(|label| label.trim_matches('`')).collect();
+            (row[0].strip_prefix("vestibule_").unwrap(), labels)
+        })
+        .collect();
+    assert_eq!(families, expected);
 }
 
 #[test]

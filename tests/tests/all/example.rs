@@ -42,20 +42,28 @@ impl Example {
         example
     }
 
-    /// A configuration as it is printed in the documentation, every listener of it on a free port.
+    /// A configuration as it is printed in the documentation, every listener of it and its admin endpoint on a free
+    /// port.
     pub fn of_text(text: &str) -> Self {
         let mut yaml: Value = serde_yaml::from_str(text).unwrap_or_else(|e| panic!("{e}:\n{text}"));
         let listeners = yaml.get_mut("listeners").and_then(Value::as_mapping_mut);
         for (_, listener) in listeners.into_iter().flatten() {
             listener["address"] = format!("127.0.0.1:{}", ports::free()).into();
         }
+        if let Some(admin) = yaml.get_mut("admin") {
+            admin["address"] = format!("127.0.0.1:{}", ports::free()).into();
+        }
         Self { yaml, folder: tempfile::tempdir().unwrap() }
     }
 
     /// Where a listener is now.
     pub fn port(&self, listener: &str) -> u16 {
-        let address = self.yaml["listeners"][listener]["address"].as_str();
-        address.and_then(|address| address.rsplit(':').next()?.parse().ok()).unwrap()
+        port_of(&self.yaml["listeners"][listener])
+    }
+
+    /// Where the admin endpoint is now.
+    pub fn admin_port(&self) -> u16 {
+        port_of(&self.yaml["admin"])
     }
 
     /// Puts other addresses in place of an upstream's, weights and all that stands beside them kept.
@@ -151,6 +159,10 @@ impl Running {
         let status = client::get(port, host, path).status;
         (status, self.log_of(path)["cause"].as_str().unwrap_or_default().to_owned())
     }
+}
+
+fn port_of(listener: &Value) -> u16 {
+    listener["address"].as_str().and_then(|address| address.rsplit(':').next()?.parse().ok()).unwrap()
 }
 
 /// What an echoing origin has seen of a request: its target and its header fields.

@@ -100,11 +100,14 @@ impl Block {
         // One pair for all: what is checked is that a certificate and its key belong together.
         let pair = certs.server(&ca, &["localhost"]);
         let crl = certs.crl(&ca, &[]);
+        let token = certs.folder().join("token");
+        fs::write(&token, "token").unwrap();
         for (key, file) in files(&serde_yaml::from_str(&whole).unwrap()) {
             let from = match key.as_str() {
                 "key" => &pair.key,
                 "cert" => &pair.cert,
                 "crl" => &crl,
+                "token_file" => &token,
                 _ => &ca.cert,
             };
             example.file(&file, from);
@@ -137,7 +140,9 @@ pub fn files(value: &Value) -> Vec<(String, String)> {
         Value::Mapping(map) => map
             .iter()
             .flat_map(|(key, value)| match (key.as_str(), value.as_str()) {
-                (Some(key @ ("cert" | "key" | "ca" | "crl" | "file")), Some(file)) if file != "system" => {
+                (Some(key @ ("cert" | "key" | "ca" | "crl" | "file" | "token_file")), Some(file))
+                    if file != "system" =>
+                {
                     vec![(key.to_owned(), file.to_owned())]
                 }
                 _ => files(value),
