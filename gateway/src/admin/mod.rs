@@ -5,16 +5,18 @@
 mod pages;
 mod upstreams;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::listener;
@@ -68,22 +70,19 @@ pub async fn accept(bound: Bound, live: Arc<Live>) {
         };
         let (admin, live) = (admin.clone(), live.clone());
         tokio::spawn(async move {
-            serve(stream, &admin, &live).await;
+            serve(stream, admin, live).await;
             drop(slot);
         });
     }
 }
 
 /// One request: a connection that is kept would need a limit for each of its phases, where so one is enough.
-async fn serve(stream: TcpStream, admin: &Admin, live: &Live) {
-    let answer = service_fn(async |request: hyper::Request<_>| {
-        Ok::<_, Infallible>(pages::answer(
-            request.method(),
-            request.uri().path(),
-            request.headers(),
-            admin,
-            live,
-        ))
+async fn serve(stream: TcpStream, admin: Arc<Admin>, live: Arc<Live>) {
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let (head, _) = request.into_parts();
+        let (admin, live) = (admin.clone(), live.clone());
+        // Not on a thread that serves requests: the page of a large configuration takes milliseconds to write.
+        spawn_blocking(move || pages::answer(&head, &admin, &live))
     });
     let connection = http1::Builder::new()
         .keep_alive(false)

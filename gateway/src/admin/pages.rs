@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -42,14 +43,9 @@ const PAGES: [Page; 4] = [
 ];
 
 /// What is answered to this request.
-pub fn answer(
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-    admin: &Admin,
-    live: &Live,
-) -> Response<Full<Bytes>> {
-    let page = PAGES.iter().find(|page| page.path == path);
+pub fn answer(request: &Parts, admin: &Admin, live: &Live) -> Response<Full<Bytes>> {
+    let Parts { method, uri, headers, .. } = request;
+    let page = PAGES.iter().find(|page| page.path == uri.path());
     let is_public = page.is_some_and(|page| page.is_public);
     if !is_public && admin.token.as_ref().is_some_and(|token| !shown(headers).is_some_and(|it| token.is(it)))
     {
@@ -61,7 +57,7 @@ pub fn answer(
         let paths = PAGES.each_ref().map(|page| page.path).join(", ");
         return problem(StatusCode::NOT_FOUND, &format!("there are {paths}"), None);
     };
-    if method != Method::GET && method != Method::HEAD {
+    if ![Method::GET, Method::HEAD].contains(method) {
         let detail = "this page is only read";
         return problem(StatusCode::METHOD_NOT_ALLOWED, detail, Some((header::ALLOW, "GET, HEAD")));
     }

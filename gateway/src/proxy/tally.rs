@@ -50,3 +50,47 @@ fn succeeded(ctx: &mut Ctx, took: Duration) {
         target.upstream.attempt_succeeded(pick, ctx.time.checked_add(took).unwrap_or(ctx.time));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use vestibule_plugins::Registry;
+
+    use super::*;
+    use crate::config::parse;
+    use crate::snapshot::{Workshop, compile};
+    use crate::upstream::Tried;
+
+    #[test]
+    fn an_attempt_is_counted_once_and_at_the_endpoint_that_it_went_to() {
+        let yaml = "version: 1\nlisteners: { web: { address: \"127.0.0.1:1\" } }\n\
+                    upstreams: { u: { endpoints: [\"127.0.0.1:2\"] } }\nroutes: [{ upstream: u }]\n";
+        let workshop = Workshop::new(Registry::builtin());
+        let snapshot = compile(parse("x.yaml", yaml, Path::new(".")).unwrap(), &workshop).unwrap();
+        let snapshot = Arc::new(snapshot);
+        let upstream = snapshot.upstreams[0].clone();
+        let mut ctx = Ctx::new(snapshot, &Arc::default());
+        (ctx.route, ctx.target) = (Some(0), Some(0));
+        let failure = |cause| Failure::new(cause, "");
+
+        ctx.attempt.stage = Stage::Begun;
+        ctx.attempt.pick = upstream.balance.pick(&Tried::new());
+        ctx.attempt.stage = Stage::Placed;
+        failed(&mut ctx, &failure(Cause::ConnectRefused));
+        failed(&mut ctx, &failure(Cause::ConnectRefused));
+        // The next attempt comes no further: the endpoint of the one before has nothing to do with it.
+        ctx.attempt.stage = Stage::Begun;
+        failed(&mut ctx, &failure(Cause::UpstreamTimeout));
+
+        let endpoint: Vec<_> = upstream.balance.endpoints()[0].record.failures().collect();
+        assert_eq!(endpoint, [(Cause::ConnectRefused, 1)]);
+        assert_eq!(upstream.unplaced.failures().collect::<Vec<_>>(), [(Cause::UpstreamTimeout, 1)]);
+        let text = workshop.metrics.encode();
+        for cause in ["connect_refused", "upstream_timeout"] {
+            let line = format!("vestibule_upstream_attempts_total{{cause=\"{cause}\",upstream=\"u\"}} 1\n");
+            assert!(text.contains(&line), "{text}");
+        }
+    }
+}
