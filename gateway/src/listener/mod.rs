@@ -79,6 +79,9 @@ pub fn bind(listener: &Arc<Listener>) -> Result<Bound, String> {
 }
 
 /// The same for any address; `who` stands in the message.
+///
+/// # Errors
+/// As `bind`.
 pub fn socket(who: &str, address: SocketAddr) -> Result<TcpListener, String> {
     let told = |error: io::Error| {
         let hint = match error.kind() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use vestibule_tests::PATIENCE;
 use vestibule_tests::certs::Certs;
 use vestibule_tests::client::{self, Client, Response};
-use vestibule_tests::gateway::Gateway;
+use vestibule_tests::gateway::{Gateway, binary};
 use vestibule_tests::origin::{Answer, Origin, Reply};
 use vestibule_tests::ports;
 use vestibule_tests::real::{Clients, Nginx, NginxTls};
@@ -404,6 +405,28 @@ fn without_its_token_nothing_is_told() {
     assert_eq!(ask("/healthz", "").text(), "ok\n");
     gateway.stop();
     assert!(!answers.contains(TOKEN) && !gateway.stderr().contains(TOKEN), "the token is told");
+}
+
+#[test]
+fn a_token_file_that_is_wrong_is_refused_and_not_shown() {
+    const SECRET: &str = "half-7c1e90d2ab";
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("gateway.yaml");
+    let yaml = "version: 1\nadmin: { token_file: token }\nlisteners: { web: { address: \"127.0.0.1:1\" } }\n";
+    fs::write(&config, yaml).unwrap();
+    for (text, told) in [
+        (format!("{SECRET} {SECRET}\n"), "holds what no bearer token may have"),
+        (format!("{SECRET}\n{SECRET}\n"), "holds what no bearer token may have"),
+        ("\n".to_owned(), "is empty"),
+    ] {
+        fs::write(folder.path().join("token"), text).unwrap();
+        let mut command = Command::new(binary());
+        let output = command.args(["check", "-c"]).arg(&config).env("RUST_LOG", "debug").output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("gateway.yaml:2:10  admin.token_file\n`token` {told}")), "{said}");
+        assert!(!said.contains(SECRET), "{said}");
+    }
 }
 
 #[test]
