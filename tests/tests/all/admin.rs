@@ -75,7 +75,7 @@ fn each_failed_attempt_is_counted_once_by_its_cause_and_its_endpoint_says_what_m
     let certs = Certs::new();
     let ca = certs.authority("ca");
     let leaf = certs.server(&ca, &["a.test"]);
-    let nginx = Nginx::start(&NginxTls { certificate: &leaf, clients: Clients::Required(&ca.cert) });
+    let nginx = Nginx::start(&NginxTls { clients: Clients::Required(&ca.cert), ..NginxTls::new(&leaf) });
     let broken = Origin::script(|request| match request.target.as_str() {
         "/reset" => Answer::ResetAfterHead,
         _ => Answer::Stall,
@@ -209,7 +209,7 @@ fn handshakes_are_told_apart_by_whether_they_resumed() {
     let certs = Certs::new();
     let ca = certs.authority("ca");
     let leaf = certs.server(&ca, &["a.test"]);
-    let nginx = Nginx::start(&NginxTls { certificate: &leaf, clients: Clients::Unasked });
+    let nginx = Nginx::start(&NginxTls::new(&leaf));
     let told = Told::start(&format!(
         "upstreams: {{ u: {{ endpoints: [\"127.0.0.1:{}\"], tls: {{ verify: {{ ca: {} }} }}, keepalive: {{ idle_timeout: 0s }} }} }}\n\
          routes: [{{ upstream: u }}]",
