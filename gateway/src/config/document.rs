@@ -39,6 +39,8 @@ impl fmt::Display for Position {
 pub struct Document {
     pub(super) entries: Vec<Entry>,
     pub(super) files: Vec<PathBuf>,
+    /// What each file holds, to edit it.
+    pub(super) texts: Vec<String>,
     pub(super) base: PathBuf,
     pub(super) hash: String,
     /// Problems whose place their path does not tell, as a key's that stands there twice.

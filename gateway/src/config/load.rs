@@ -103,12 +103,14 @@ fn unreadable(path: &Path, error: &io::Error) -> Report {
     Report::io(path, message, None)
 }
 
-fn join(sources: Vec<(PathBuf, Vec<u8>)>, base: &Path) -> Result<Loaded, Report> {
+/// The same for files that were read already.
+pub(super) fn join(sources: Vec<(PathBuf, Vec<u8>)>, base: &Path) -> Result<Loaded, Report> {
     let mut hash = Sha256::new();
     let mut faults = Vec::new();
     let mut exact = Vec::new();
     let mut entries: Vec<Entry> = Vec::new();
     let mut files = Vec::new();
+    let mut texts = Vec::new();
     for (number, (name, bytes)) in sources.into_iter().enumerate() {
         hash.update(&bytes);
         match sections(&bytes, number, &mut exact) {
@@ -116,10 +118,13 @@ fn join(sources: Vec<(PathBuf, Vec<u8>)>, base: &Path) -> Result<Loaded, Report>
             Err(fault) => faults.push(fault),
         }
         files.push(name);
+        // What is not UTF-8 was a fault, so no document keeps what this makes of it.
+        texts.push(String::from_utf8(bytes).unwrap_or_default());
     }
     let document = Document {
         entries,
         files,
+        texts,
         // A bare file name has an empty parent, which is no folder to open.
         base: if base.as_os_str().is_empty() { PathBuf::from(".") } else { base.to_owned() },
         hash: hash.finish().iter().take(6).map(|byte| format!("{byte:02x}")).collect(),

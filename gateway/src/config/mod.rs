@@ -5,6 +5,7 @@
 pub mod access_log;
 pub mod admin;
 mod document;
+pub mod edit;
 pub mod listener;
 pub mod load;
 pub mod plugin;
