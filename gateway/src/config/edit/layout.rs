@@ -152,7 +152,12 @@ impl<'text> Reader<'text> {
                         };
                         Node { head, span: start..end.max(header), anchor, kind: Kind::Scalar }
                     }
-                    _ => {
+                    ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => {
+                        let start = if has_properties { source.skip_blank(head) } else { start };
+                        // The parser takes the comment that follows in.
+                        Node { head, span: start..source.behind_quotes(start), anchor, kind: Kind::Scalar }
+                    }
+                    ScalarStyle::Plain => {
                         let start = if has_properties { source.skip_blank(head) } else { start };
                         Node { head, span: start..end.max(start), anchor, kind: Kind::Scalar }
                     }
@@ -200,20 +205,21 @@ impl<'text> Reader<'text> {
         loop {
             let (event, span) = self.next()?;
             let start = self.byte(span.start.index());
-            let (key, is_merge) = match event {
-                Event::Scalar(text, style, ..) => {
-                    let is_merge = text == "<<" && style == ScalarStyle::Plain;
-                    (text.into_owned(), is_merge)
+            let Event::Scalar(key, style, ..) = event else { return Ok(entries) };
+            let is_merge = key == "<<" && style == ScalarStyle::Plain;
+            let end = match style {
+                ScalarStyle::Plain => self.source.trim_end(start, self.byte(span.end.index())),
+                _ => {
+                    let head = self.source.behind_properties(start);
+                    self.source.behind_quotes(self.source.skip_blank(head))
                 }
-                _ => return Ok(entries),
             };
-            let end = self.source.trim_end(start, self.byte(span.end.index()));
             let colon = self.source.skip_blank(end);
             let has_colon = self.source.byte(colon) == Some(b':');
             let head = if has_colon { colon + 1 } else { end };
             let (event, span) = self.next()?;
             let value = self.node(event, span, head)?;
-            entries.push(Entry { key, is_merge, start, has_colon, value });
+            entries.push(Entry { key: key.into_owned(), is_merge, start, has_colon, value });
         }
     }
 

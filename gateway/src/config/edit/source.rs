@@ -41,6 +41,22 @@ impl<'text> Source<'text> {
         }
     }
 
+    /// Behind the quote that ends the scalar which begins here.
+    pub fn behind_quotes(self, start: usize) -> usize {
+        let quote = self.byte(start);
+        let mut at = start + 1;
+        while let Some(byte) = self.byte(at) {
+            match (quote, byte) {
+                (Some(b'"'), b'\\') => at += 1,
+                (Some(b'\''), b'\'') if self.byte(at + 1) == quote => at += 1,
+                (_, byte) if Some(byte) == quote => return at + 1,
+                _ => {}
+            }
+            at += 1;
+        }
+        self.0.len()
+    }
+
     /// Behind the bracket that ends a flow map or list, from the end of the last that it holds.
     pub fn behind_bracket(self, at: usize) -> usize {
         let next = self.skip_blank(at);
@@ -120,12 +136,13 @@ impl<'text> Source<'text> {
     }
 
     /// The whole lines that a range touches. Where they end the text without a newline, the one before them goes
-    /// instead, so that the text ends as it did.
+    /// instead, so that the text ends as it did; not that of a blank line, which may be part of a text above.
     pub fn lines(self, range: Range<usize>) -> Range<usize> {
         let (start, end) = (self.line_start(range.start), self.next_line(range.end));
-        match self.slice(0..end).ends_with('\n') {
+        let before = self.without_newline(start);
+        match self.slice(0..end).ends_with('\n') || self.is_first_on_line(before) {
             true => start..end,
-            false => self.without_newline(start)..end,
+            false => before..end,
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use serde_yaml::Value;
-use vestibule_plugins::{Path, Problem, Segment};
+use vestibule_plugins::{Path, Problem, Segment, decode::shown};
 
 use super::expected;
 use super::layout::{Entry, Kind, Layout, Node, Style};
@@ -327,6 +327,6 @@ pub(super) fn parsed(value: &str) -> Result<Value, Problem> {
     }
 }
 
-fn unfit(_: &str) -> Problem {
-    Problem::new(Path::root(), "the new value is not YAML of one line")
+fn unfit(value: &str) -> Problem {
+    Problem::new(Path::root(), format!("the new value `{}` is not YAML of one line", shown(value)))
 }

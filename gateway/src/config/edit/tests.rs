@@ -1,3 +1,5 @@
+mod random;
+
 use std::fs;
 use std::path::Path as FilePath;
 
@@ -243,8 +245,8 @@ fn what_cannot_be_done_is_told_with_its_place() {
     refused("a: [b]\n", remove("a[1]"), "a[1]: there is nothing here to take out");
     refused("a: b\n", remove("c"), "c: there is nothing here to take out");
     refused("a: b\n", remove("a.c"), "a.c: there is nothing here to take out");
-    refused("a: b\n", set("a", "b\nc: d"), "a: the new value is not YAML of one line");
-    refused("a: b\n", set("a", "{"), "a: the new value is not YAML of one line");
+    refused("a: b\n", set("a", "b\nc: d"), "is not YAML of one line");
+    refused("a: b\n", set("a", "{"), "is not YAML of one line");
     refused("a: [b: c]\n", set("a[0].d", "e"), "a[0]: this map stands in a list without braces");
     refused("? a\n: b\n", set("c", "d"), "the file is written in a way that this edit would break");
     refused("a: 1\na: 2\n", remove("a"), "the file is written in a way that this edit would break");
@@ -254,6 +256,67 @@ fn config(text: &str) -> Document {
     let loaded = parse("conf/gateway.yaml", text, FilePath::new("conf")).unwrap();
     assert_eq!(loaded.problems, []);
     loaded.document
+}
+
+/// An edit of a whole config, by way of the loader; `before` and `after` are what stands below `x:`.
+fn check_upstream(before: &str, edits: &[Edit], after: &str) {
+    let text = |upstream: &str| {
+        format!("version: 1\nupstreams:\n  x:{upstream}\n  y: {{ endpoints: [b:80] }} # y\n")
+    };
+    let before = text(before);
+    let [change] = <[Change; 1]>::try_from(apply(&config(&before), edits).unwrap()).unwrap();
+    assert_eq!((change.before, change.after), (before, text(after)));
+}
+
+#[test]
+fn the_tls_of_an_upstream_is_mended() {
+    let at = |key: &str| format!("upstreams.x.tls.{key}");
+    check_upstream(
+        "\n    endpoints: [a:443]\n    tls:\n      sni: none # why",
+        &[remove(&at("sni"))],
+        "\n    endpoints: [a:443]\n    tls: {}",
+    );
+    check_upstream(
+        " { endpoints: [a:443], tls: { sni: none } }",
+        &[remove(&at("sni"))],
+        " { endpoints: [a:443], tls: {} }",
+    );
+    check_upstream(
+        "\n    endpoints: [a:443]\n    tls:\n      verify: off # for now\n      sni: none",
+        &[set(&at("verify.name"), "www.a.test"), remove(&at("sni"))],
+        "\n    endpoints: [a:443]\n    tls:\n      verify: { name: www.a.test } # for now",
+    );
+    check_upstream(
+        "\n    endpoints: [a:443]\n    tls: {}",
+        &[
+            set(&at("client_certificate"), "{ cert: a.crt, key: a.key }"),
+            set(&at("verify.pins"), "[sha256/a]"),
+        ],
+        "\n    endpoints: [a:443]\n    tls: { client_certificate: { cert: a.crt, key: a.key }, verify: { pins: [sha256/a] } }",
+    );
+    check_upstream(
+        "\n    endpoints: [a:443]\n    tls:\n      verify:\n        ca: a.crt # ours\n      sni: a",
+        &[
+            set(&at("verify.pins"), "[sha256/a]"),
+            set(&at("client_certificate"), "{ cert: a.crt, key: a.key }"),
+        ],
+        "\n    endpoints: [a:443]\n    tls:\n      verify:\n        ca: a.crt # ours\n        pins: [sha256/a]\n      sni: a\n      client_certificate: { cert: a.crt, key: a.key }",
+    );
+    check_upstream(
+        " { endpoints: [a:443], tls: { session_reuse: true, max_version: \"1.2\" } } # old",
+        &[remove(&at("max_version"))],
+        " { endpoints: [a:443], tls: { session_reuse: true } } # old",
+    );
+    check_upstream(
+        "\n    endpoints:\n      - a:443",
+        &[set(&at("verify.ca"), "ca.crt"), set(&at("min_version"), "\"1.0\"")],
+        "\n    endpoints:\n      - a:443\n    tls: { verify: { ca: ca.crt }, min_version: \"1.0\" }",
+    );
+    check_upstream(
+        " { endpoints: [a:80] }",
+        &[set("upstreams.x.tls", "{}"), set("upstreams.x.endpoints[0]", &quoted("a:443"))],
+        " { endpoints: [\"a:443\"], tls: {} }",
+    );
 }
 
 #[test]
