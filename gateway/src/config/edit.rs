@@ -35,7 +35,7 @@ pub enum Edit {
         /// Where.
         path: Path,
         /// YAML of one line, such as `off`, `www.a.test`, `[a, b]` or `{ cert: a.crt, key: a.key }`. A text of
-        /// which that is not known goes through [`quoted`].
+        /// which that is not known goes through [`quoted()`].
         value: String,
     },
     /// Takes a key or an item out. A map that is left empty by it becomes `{}`, since `tls: {}` is TLS and no `tls`
