@@ -1,4 +1,6 @@
 //! From a request's head to what becomes of it: a route, its plugins, an upstream. Nothing here reaches an upstream.
+//!
+//! `enter` and `question` know no session: a request that is only explained goes through them too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,13 +10,12 @@ use pingora_core::protocols::Digest;
 use pingora_http::RequestHeader;
 use pingora_http::authority::{RawTargetAuthority, raw_target_authority};
 use pingora_proxy::Session;
-use vestibule_plugins::Verdict;
 
-use super::ctx::{Client, Ctx};
+use super::ctx::{Asked, Client, Ctx};
 use super::{forwarded, respond};
 use crate::diagnose::{Cause, Failure};
 use crate::route;
-use crate::snapshot::Action;
+use crate::snapshot::{Action, Listener};
 
 /// What becomes of a request.
 pub enum Next {
@@ -44,50 +45,61 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
     session.set_write_timeout(Some(CLIENT_STALL));
     session.set_total_drain_timeout(Some(DRAIN));
 
-    let head = session.req_header_mut();
-    // Told in the access log even of a request that goes no further.
-    ctx.asked.path = head.uri.path().to_owned();
-    let host = to_origin_form(head)?;
-    ctx.asked.host = host_name(host.to_str().unwrap_or_default()).to_ascii_lowercase();
-
-    let request = route::Request {
-        host: &ctx.asked.host,
-        path: &ctx.asked.path,
-        query: head.uri.query(),
-        method: &head.method,
-        headers: &head.headers,
-        listener: client.listener.id,
-    };
-    let found = ctx.snapshot.table.find(&request).ok_or_else(|| Failure::new(Cause::NoRoute, ""))?;
-    ctx.route = Some(found.rule);
-    ctx.prefix = found.prefix_len;
-
+    enter(session.req_header_mut(), ctx)?;
     let snapshot = ctx.snapshot.clone();
-    let route = &snapshot.routes[found.rule];
-    ctx.deadline = route.timeouts.request.map(|limit| ctx.started + limit);
-    forwarded::rewrite(head, host, &client, &route.trusted)?;
+    let internal = || Failure::new(Cause::Internal, "a request without a route");
+    let route = ctx.route.and_then(|route| snapshot.routes.get(route)).ok_or_else(internal)?;
     if let Action::Forward { targets, total_weight } = &route.action {
         ctx.target = Some(choose(targets.iter().map(|target| target.weight), *total_weight));
         if let Some(retry) = route.chain.retry() {
             retry.note_request();
         }
     }
+    let head = session.req_header_mut();
     let verdict = match route.chain.waits() {
         true => route.chain.request_waiting(head, &ctx.info()).await,
         false => route.chain.request(head, &ctx.info()),
     };
-    match (verdict, &route.action) {
-        (Verdict::Respond(reply), _) => respond::with_reply(session, ctx, reply).await,
-        (Verdict::Continue, Action::Forward { .. }) => return Ok(Next::Forward),
-        (Verdict::Continue, Action::Respond { head, body }) => {
-            respond::with_page(session, ctx, head, body).await
-        }
-        (Verdict::Continue, Action::Redirect(redirect)) => {
-            respond::with_redirect(session, ctx, redirect).await
-        }
+    match respond::answer(session.req_header(), verdict, ctx) {
+        Ok(None) => return Ok(Next::Forward),
+        Ok(Some(answer)) => respond::write(session, answer).await,
+        Err(error) => Err(error),
     }
     .map_err(|error| Failure::new(Cause::ClientClosed, error.to_string()))?;
     Ok(Next::Answered)
+}
+
+/// Brings the head into its normal form, finds the route by it, and puts the gateway's own word in place of what the
+/// client says of itself. `ctx` holds the client already, and then the route.
+///
+/// # Errors
+/// The request is not legal, or no route takes it.
+pub fn enter(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<(), Failure> {
+    // Told in the access log even of a request that goes no further.
+    ctx.asked.path = head.uri.path().to_owned();
+    let host = to_origin_form(head)?;
+    ctx.asked.host = host_name(host.to_str().unwrap_or_default()).to_ascii_lowercase();
+    let internal = || Failure::new(Cause::Internal, "a request without a listener");
+    let client = ctx.client.as_ref().ok_or_else(internal)?;
+    let found = ctx.snapshot.table.find(&question(head, &ctx.asked, &client.listener));
+    let found = found.ok_or_else(|| Failure::new(Cause::NoRoute, ""))?;
+    ctx.route = Some(found.rule);
+    ctx.prefix = found.prefix_len;
+    let route = &ctx.snapshot.routes[found.rule];
+    ctx.deadline = route.timeouts.request.map(|limit| ctx.started + limit);
+    forwarded::rewrite(head, host, client, &route.trusted)
+}
+
+/// What of a request decides its route; its head in normal form.
+pub fn question<'a>(head: &'a RequestHeader, asked: &'a Asked, listener: &Listener) -> route::Request<'a> {
+    route::Request {
+        host: &asked.host,
+        path: &asked.path,
+        query: head.uri.query(),
+        method: &head.method,
+        headers: &head.headers,
+        listener: listener.id,
+    }
 }
 
 /// The connection that a request came by, which its listener left with the stream.

@@ -76,7 +76,7 @@ fn target_of(route: &crate::snapshot::Route, target: Option<usize>) -> Option<&T
 }
 
 /// The SNI of this attempt; where the Host is an IP address that address, and nothing where the file says `none`.
-fn identity(target: &Target, head: &RequestHeader, ctx: &Ctx) -> String {
+pub fn identity(target: &Target, head: &RequestHeader, ctx: &Ctx) -> String {
     let Some(tls) = &target.tls else { return String::new() };
     let name = match &tls.sni {
         Sni::None => return String::new(),
@@ -257,7 +257,7 @@ fn again(session: &Session, ctx: &mut Ctx, outcome: Outcome, sent: Sent) -> bool
 }
 
 /// The route's rules. Where it has none, only what the engine's pool brings about is made good.
-fn policy(ctx: &Ctx) -> &RetryPolicy {
+pub fn policy(ctx: &Ctx) -> &RetryPolicy {
     ctx.route().and_then(|route| route.chain.retry()).unwrap_or_else(|| RetryPolicy::stale_connection())
 }
 

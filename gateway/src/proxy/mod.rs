@@ -1,12 +1,12 @@
 //! The engine's hooks in the order in which they are called, each a few lines that delegate.
 
-mod admit;
-mod attempt;
+pub(crate) mod admit;
+pub(crate) mod attempt;
 pub mod ctx;
 pub mod fail;
 mod finish;
 mod forwarded;
-mod respond;
+pub(crate) mod respond;
 mod tally;
 
 use std::sync::Arc;

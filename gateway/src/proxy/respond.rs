@@ -5,11 +5,11 @@ use http::{HeaderValue, header};
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
-use vestibule_plugins::{Reply, replace_prefix};
+use vestibule_plugins::{Reply, Verdict, replace_prefix};
 
 use super::admit::host_name;
 use super::ctx::Ctx;
-use crate::snapshot::{Redirect, RedirectPath};
+use crate::snapshot::{Action, Redirect, RedirectPath};
 
 /// Runs the response side of the route's chain.
 pub fn decorate(request: &RequestHeader, response: &mut ResponseHeader, ctx: &Ctx) {
@@ -19,35 +19,51 @@ pub fn decorate(request: &RequestHeader, response: &mut ResponseHeader, ctx: &Ct
     }
 }
 
-/// The answer of a plugin.
-pub async fn with_reply(session: &mut Session, ctx: &Ctx, reply: Reply) -> Result<()> {
+/// An answer that needs no upstream, as the client gets it.
+pub struct Answer {
+    /// With what the response side of the chain did to it.
+    pub head: ResponseHeader,
+    /// Whole.
+    pub body: Bytes,
+}
+
+/// The answer of a plugin, or of a `respond` or `redirect` route; `None` where an upstream is to be asked. `request`
+/// has been through the chain, which came to this verdict.
+pub fn answer(request: &RequestHeader, verdict: Verdict, ctx: &Ctx) -> Result<Option<Answer>> {
+    let (mut head, body) = match (verdict, ctx.route().map(|route| &route.action)) {
+        (Verdict::Respond(reply), _) => with_reply(reply)?,
+        (Verdict::Continue, Some(Action::Respond { head, body })) => (head.clone(), body.clone()),
+        (Verdict::Continue, Some(Action::Redirect(redirect))) => {
+            (with_redirect(request, redirect, ctx)?, Bytes::new())
+        }
+        (Verdict::Continue, Some(Action::Forward { .. }) | None) => return Ok(None),
+    };
+    decorate(request, &mut head, ctx);
+    Ok(Some(Answer { head, body }))
+}
+
+fn with_reply(reply: Reply) -> Result<(ResponseHeader, Bytes)> {
     let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
     for (name, value) in reply.headers {
         head.append_header(name, value)?;
     }
     head.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
-    write(session, ctx, head, reply.body).await
+    Ok((head, reply.body))
 }
 
-/// The page of a `respond` route.
-pub async fn with_page(session: &mut Session, ctx: &Ctx, head: &ResponseHeader, body: &Bytes) -> Result<()> {
-    write(session, ctx, head.clone(), body.clone()).await
-}
-
-/// The `Location` of a `redirect` route.
-pub async fn with_redirect(session: &mut Session, ctx: &Ctx, redirect: &Redirect) -> Result<()> {
+fn with_redirect(request: &RequestHeader, redirect: &Redirect, ctx: &Ctx) -> Result<ResponseHeader> {
     let info = ctx.info();
-    let location = location(redirect, session.req_header(), info.scheme, info.matched_prefix);
+    let location = location(redirect, request, info.scheme, info.matched_prefix);
     let mut head = ResponseHeader::build(redirect.status, Some(2))?;
     head.insert_header(header::CONTENT_LENGTH, 0)?;
     if let Ok(value) = HeaderValue::from_str(&location) {
         head.insert_header(header::LOCATION, value)?;
     }
-    write(session, ctx, head, Bytes::new()).await
+    Ok(head)
 }
 
-async fn write(session: &mut Session, ctx: &Ctx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
-    decorate(session.req_header(), &mut head, ctx);
+/// Sends it.
+pub async fn write(session: &mut Session, Answer { head, body }: Answer) -> Result<()> {
     let bodiless = session.req_header().method == http::Method::HEAD || body.is_empty();
     session.write_response_header(Box::new(head), bodiless).await?;
     if !bodiless {
