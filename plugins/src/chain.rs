@@ -7,11 +7,29 @@ use std::sync::Arc;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::retry::RetryPolicy;
-use crate::{Hooks, Plugin, RequestInfo, Verdict};
+use crate::{Hooks, Path, Plugin, RequestInfo, Verdict};
+
+/// A plugin, and where it stands in the file.
+#[derive(Clone)]
+pub struct Link {
+    /// Such as `routes[2].plugins[0].headers`; ends in the plugin's name.
+    pub at: Path,
+    /// The plugin.
+    pub plugin: Arc<dyn Plugin>,
+}
+
+/// Whether a plugin of a rehearsed chain was run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// Its `request`.
+    Request,
+    /// Not its `wait`: what it would answer is known outside only.
+    LeftOut,
+}
 
 /// The plugins of a route: the common ones first, then its own.
 pub struct Chain {
-    request: Vec<(Hooks, Arc<dyn Plugin>)>,
+    request: Vec<(Hooks, Link)>,
     /// Last first.
     response: Vec<Arc<dyn Plugin>>,
     retry: Option<Arc<dyn Plugin>>,
@@ -19,21 +37,20 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain that runs `plugins` in this order on the request and in reverse on the response.
-    pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
-        let hooked: Vec<(Hooks, Arc<dyn Plugin>)> =
-            plugins.into_iter().map(|plugin| (plugin.hooks(), plugin)).collect();
+    /// A chain that runs `links` in this order on the request and in reverse on the response.
+    pub fn new(links: Vec<Link>) -> Self {
+        let hooked: Vec<(Hooks, Link)> = links.into_iter().map(|link| (link.plugin.hooks(), link)).collect();
         Self {
             waits: hooked.iter().any(|(hooks, _)| hooks.wait),
             retry: hooked
                 .iter()
-                .rfind(|(_, plugin)| plugin.retry().is_some())
-                .map(|(_, plugin)| plugin.clone()),
+                .rfind(|(_, link)| link.plugin.retry().is_some())
+                .map(|(_, link)| link.plugin.clone()),
             response: hooked
                 .iter()
                 .rev()
                 .filter(|(hooks, _)| hooks.response)
-                .map(|(_, plugin)| plugin.clone())
+                .map(|(_, link)| link.plugin.clone())
                 .collect(),
             request: hooked.into_iter().filter(|(hooks, _)| hooks.request || hooks.wait).collect(),
         }
@@ -62,17 +79,35 @@ impl Chain {
     /// may pass, must never happen quietly.
     pub fn request(&self, head: &mut RequestHeader, info: &RequestInfo<'_>) -> Verdict {
         assert!(!self.waits, "a chain that waits is run by `request_waiting`");
-        for (_, plugin) in &self.request {
-            if let Verdict::Respond(reply) = plugin.request(head, info) {
-                return Verdict::Respond(reply);
+        self.rehearse(head, info, |_, _, _| {})
+    }
+
+    /// The same for any chain, but that no plugin waits, and with a word after each: which plugin it was, and what it
+    /// left of the head. For a request that is explained and never sent.
+    pub fn rehearse(
+        &self,
+        head: &mut RequestHeader,
+        info: &RequestInfo<'_>,
+        mut tell: impl FnMut(&Path, Ran, &RequestHeader),
+    ) -> Verdict {
+        for (hooks, Link { at, plugin }) in &self.request {
+            if hooks.request {
+                let verdict = plugin.request(head, info);
+                tell(at, Ran::Request, head);
+                if let Verdict::Respond(reply) = verdict {
+                    return Verdict::Respond(reply);
+                }
+            }
+            if hooks.wait {
+                tell(at, Ran::LeftOut, head);
             }
         }
         Verdict::Continue
     }
 
-    /// The same for any chain. Only the plugins that wait box a future.
+    /// The same as `request` for any chain. Only the plugins that wait box a future.
     pub async fn request_waiting(&self, head: &mut RequestHeader, info: &RequestInfo<'_>) -> Verdict {
-        for (hooks, plugin) in &self.request {
+        for (hooks, Link { plugin, .. }) in &self.request {
             if hooks.request
                 && let Verdict::Respond(reply) = plugin.request(head, info)
             {
@@ -152,8 +187,9 @@ mod tests {
     const ALL: Hooks = Hooks { request: true, wait: true, response: true };
 
     fn chain(tracers: &[(&'static str, Hooks, bool)]) -> Chain {
-        let tracer = |(name, hooks, answers): &(&'static str, Hooks, bool)| {
-            Arc::new(Tracer { name, hooks: *hooks, answers: *answers }) as Arc<dyn Plugin>
+        let tracer = |(name, hooks, answers): &(&'static str, Hooks, bool)| Link {
+            at: Path::root().key(*name),
+            plugin: Arc::new(Tracer { name, hooks: *hooks, answers: *answers }),
         };
         Chain::new(tracers.iter().map(tracer).collect())
     }
@@ -210,6 +246,29 @@ mod tests {
     }
 
     #[test]
+    fn a_rehearsal_tells_of_each_plugin_and_leaves_out_those_that_wait() {
+        let chain = chain(&[
+            ("a", REQUEST, false),
+            ("b", ALL, false),
+            ("c", WAIT, false),
+            ("d", REQUEST, true),
+            ("e", REQUEST, false),
+        ]);
+        let (mut head, mut told) = (get("/"), Vec::new());
+        let verdict = chain.rehearse(&mut head, &INFO, |at, ran, head| {
+            told.push((at.to_string(), ran, trace(&head.headers).len()));
+        });
+        assert!(matches!(verdict, Verdict::Respond(_)));
+        let told: Vec<_> = told.iter().map(|(at, ran, length)| (&**at, *ran, *length)).collect();
+        let (run, left_out) = (Ran::Request, Ran::LeftOut);
+        assert_eq!(
+            told,
+            [("a", run, 1), ("b", run, 2), ("b", left_out, 2), ("c", left_out, 2), ("d", run, 3)]
+        );
+        assert_eq!(trace(&head.headers), ["a.request", "b.request", "d.request"]);
+    }
+
+    #[test]
     fn a_chain_tells_what_it_needs() {
         for (hooks, waits, has_response) in [
             (Hooks::default(), false, false),
@@ -224,8 +283,9 @@ mod tests {
 
     #[test]
     fn the_last_rules_of_retrying_win() {
-        let retry = |attempts| plugin("retry", &format!("{{ attempts: {attempts} }}")).unwrap();
-        let headers = plugin("headers", "{ request: { set: { a: b } } }").unwrap();
+        let link = |plugin| Link { at: Path::root(), plugin };
+        let retry = |attempts| link(plugin("retry", &format!("{{ attempts: {attempts} }}")).unwrap());
+        let headers = link(plugin("headers", "{ request: { set: { a: b } } }").unwrap());
         assert!(Chain::new(vec![headers.clone()]).retry().is_none());
         let chain = Chain::new(vec![retry(3), retry(5), headers]);
         assert_eq!(chain.retry().unwrap().attempts(), 5);

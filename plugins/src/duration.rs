@@ -16,6 +16,23 @@ const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DurationText(pub Duration);
 
+impl fmt::Display for DurationText {
+    /// As it is read; what is below a millisecond is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.as_millis() as u64;
+        if rest == 0 {
+            return f.write_str("0s");
+        }
+        for (unit, length) in UNITS {
+            if rest >= length {
+                write!(f, "{}{unit}", rest / length)?;
+                rest %= length;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Reads `1m30s`; the error says what was given, what is allowed and what to write instead.
 pub fn parse(text: &str) -> Result<Duration, String> {
     if text.is_empty() {
@@ -130,6 +147,7 @@ mod tests {
             ("1m5ms", 60_005),
         ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+            assert_eq!(DurationText(Duration::from_millis(milliseconds)).to_string(), text);
         }
     }
 

@@ -27,7 +27,7 @@ pub mod template;
 mod testing;
 pub mod text;
 
-pub use chain::Chain;
+pub use chain::{Chain, Link, Ran};
 pub use duration::DurationText;
 pub use one_or_many::OneOrMany;
 pub use percent::Percent;

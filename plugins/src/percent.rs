@@ -43,6 +43,13 @@ impl Percent {
     }
 }
 
+impl fmt::Display for Percent {
+    /// As it is read, with as few decimals as it needs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", f64::from(self.basis_points) / 100.0)
+    }
+}
+
 struct PercentVisitor;
 
 impl Visitor<'_> for PercentVisitor {
@@ -102,6 +109,9 @@ mod tests {
             assert_eq!(Percent::parse(text).map(Percent::basis_points), Ok(basis_points), "{text}");
         }
         assert_eq!(Percent::parse("20%").unwrap().fraction(), 0.2);
+        for text in ["0%", "20%", "100%", "0.5%", "12.25%"] {
+            assert_eq!(Percent::parse(text).unwrap().to_string(), text);
+        }
     }
 
     #[test]

@@ -19,21 +19,27 @@ const CAP: i64 = 100 * RETRY;
 /// An account of retries.
 #[derive(Debug)]
 pub struct RetryBudget {
-    deposit: i64,
+    share: Percent,
     balance: AtomicI64,
 }
 
 impl RetryBudget {
     /// An account that takes in `share` of a retry for each request.
     pub fn new(share: Percent) -> Self {
-        Self { deposit: i64::from(share.basis_points()), balance: AtomicI64::new(RESERVE) }
+        Self { share, balance: AtomicI64::new(RESERVE) }
+    }
+
+    /// How much of a retry each request pays in.
+    pub fn share(&self) -> Percent {
+        self.share
     }
 
     /// Pays in for one request.
     pub fn deposit(&self) {
+        let deposit = i64::from(self.share.basis_points());
         // `Err` is an account that is full, the common case, which then costs one read.
         let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |balance| {
-            (balance < CAP).then(|| (balance + self.deposit).min(CAP))
+            (balance < CAP).then(|| (balance + deposit).min(CAP))
         });
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use crate::percent::Percent;
 use crate::retry_budget::RetryBudget;
 
 /// Which attempts are made again, and how fast.
@@ -159,6 +160,34 @@ impl RetryPolicy {
         let waits = (1..self.attempts).map(|number| self.backoff.after(number, 1.0));
         let may_repeat = self.timeout == Asked::Yes && self.attempts > 1;
         may_repeat.then(|| waits.fold(Duration::ZERO, Duration::saturating_add))
+    }
+
+    /// What is worth another attempt, as the file spells it.
+    pub fn retry_on(&self) -> Vec<String> {
+        let failures =
+            [("connect_failure", self.connect_failure), ("reset", self.reset), ("timeout", self.timeout)];
+        let asked =
+            failures.iter().filter(|(_, asked)| *asked == Asked::Yes).map(|(name, _)| (*name).to_owned());
+        let statuses = self.statuses.iter().map(|range| match range.start() == range.end() {
+            true => range.start().to_string(),
+            false => format!("{}xx", range.start() / 100),
+        });
+        asked.chain(statuses).collect()
+    }
+
+    /// The methods that are safe to send twice.
+    pub fn methods(&self) -> &[Method] {
+        &self.methods
+    }
+
+    /// The longest wait before the second attempt, and the longest of all.
+    pub fn backoff(&self) -> (Duration, Duration) {
+        (self.backoff.base, self.backoff.max)
+    }
+
+    /// How many retries there may be for the requests that come in; `None` is no bound.
+    pub fn budget(&self) -> Option<Percent> {
+        self.budget.as_ref().map(RetryBudget::share)
     }
 
     /// Counts a request in; the proxy calls it once a request, before the first attempt.

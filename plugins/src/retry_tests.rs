@@ -246,3 +246,18 @@ fn every_reason_says_something_else() {
     let texts: std::collections::BTreeSet<String> = reasons.iter().map(Reason::to_string).collect();
     assert_eq!(texts.len(), reasons.len());
 }
+
+#[test]
+fn rules_are_told_as_the_file_spells_them() {
+    let rules = plugin(
+        "retry",
+        "{ attempts: 3, retry_on: [503, reset, connect_failure, 5XX], methods: POST, backoff: { base: 10ms }, budget: 12.5% }",
+    )
+    .unwrap();
+    let policy = rules.retry().unwrap();
+    assert_eq!(policy.retry_on(), ["connect_failure", "reset", "503", "5xx"]);
+    assert_eq!(policy.methods(), [Method::POST]);
+    assert_eq!(policy.backoff(), (Duration::from_millis(10), Duration::from_millis(100)));
+    assert_eq!(policy.budget().unwrap().to_string(), "12.5%");
+    assert!(RetryPolicy::stale_connection().retry_on().is_empty());
+}

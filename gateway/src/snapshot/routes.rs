@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 use vestibule_plugins::problem::did_you_mean;
-use vestibule_plugins::{Chain, Path, Plugin, Problem, Registry, Setting};
+use vestibule_plugins::{Chain, Link, Path, Problem, Registry, Setting};
 
 use super::files::Files;
 use super::tls::{self, Block};
@@ -39,7 +39,7 @@ pub struct Bench<'a> {
     /// Certificates and pages.
     pub files: &'a Files<'a>,
     /// The plugins that every route runs first.
-    pub common: &'a [Arc<dyn Plugin>],
+    pub common: &'a [Link],
 }
 
 impl Bench<'_> {
@@ -63,7 +63,7 @@ impl Bench<'_> {
             return None;
         }
         if !matches!(action, Some(Action::Forward { .. }))
-            && let Some(index) = own.iter().position(|plugin| plugin.retry().is_some())
+            && let Some(index) = own.iter().position(|link| link.plugin.retry().is_some())
         {
             let at = at.key("plugins").index(index).key(&config.plugins[index].name);
             problems.push(
@@ -72,9 +72,9 @@ impl Bench<'_> {
             );
             return None;
         }
-        let plugins = self.common.iter().cloned().chain(own).collect();
+        let links = self.common.iter().cloned().chain(own).collect();
         let meter = self.metrics.route(&name, self.config.listeners.len());
-        Some((rule, Route { name, action: action?, chain: Chain::new(plugins), timeouts, trusted, meter }))
+        Some((rule, Route { name, action: action?, chain: Chain::new(links), timeouts, trusted, meter }))
     }
 
     fn rule(&self, config: &MatchConfig, at: &Path, problems: &mut Vec<Problem>) -> Rule {
@@ -284,12 +284,12 @@ pub fn plugins(
     registry: &Registry,
     setting: &Setting<'_>,
     problems: &mut Vec<Problem>,
-) -> Vec<Arc<dyn Plugin>> {
+) -> Vec<Link> {
     let mut built = Vec::with_capacity(configs.len());
     for (index, plugin) in configs.iter().enumerate() {
         let at = at.index(index).key(&plugin.name);
         match registry.build(&plugin.name, &plugin.config, setting) {
-            Ok(plugin) => built.push(plugin),
+            Ok(plugin) => built.push(Link { at, plugin }),
             Err(found) => problems.extend(found.into_iter().map(|problem| problem.under(&at))),
         }
     }

@@ -38,6 +38,17 @@ impl Balance {
         &self.endpoints
     }
 
+    /// Each endpoint once, in the order in which one request tries them that comes first of all.
+    pub fn order(&self) -> Vec<&Arc<Endpoint>> {
+        let mut order: Vec<&Arc<Endpoint>> = Vec::new();
+        for endpoint in self.from(0) {
+            if !order.iter().any(|known| Arc::ptr_eq(known, endpoint)) {
+                order.push(endpoint);
+            }
+        }
+        order
+    }
+
     /// The endpoint whose turn it is, passing over tried addresses while there is another. `None` where no endpoint
     /// has an address.
     pub fn pick(&self, tried: &Tried) -> Option<Pick> {
@@ -47,9 +58,7 @@ impl Balance {
             false => self.turn.load(Ordering::Relaxed),
         };
         let mut fallback = None;
-        for step in 0..self.schedule.len() {
-            let slot = (turn + step) % self.schedule.len();
-            let endpoint = &self.endpoints[usize::from(self.schedule[slot])];
+        for endpoint in self.from(turn) {
             let addresses = endpoint.addresses();
             // A name with several addresses spreads over them as the turns go round.
             let rounds = turn / self.schedule.len();
@@ -62,6 +71,12 @@ impl Balance {
             }
         }
         fallback
+    }
+
+    /// One round of the schedule from this turn on.
+    fn from(&self, turn: usize) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let slots = self.schedule.len();
+        (0..slots).map(move |step| &self.endpoints[usize::from(self.schedule[(turn + step) % slots])])
     }
 }
 
@@ -110,6 +125,24 @@ mod tests {
             tried.push(pick.address);
         }
         assert!(balance.pick(&tried).is_some(), "when all were tried, any may be tried again");
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_tries_of_one_request() {
+        let weighted = |address: &str, weight| {
+            let parsed = Address::tcp(address.parse().unwrap());
+            Arc::new(Endpoint::new(address.into(), address.into(), weight, None, vec![parsed]))
+        };
+        let listed = [("127.0.0.1:1", 1), ("127.0.0.1:2", 5), ("127.0.0.1:3", 2)];
+        let balance =
+            Balance::new(listed.iter().map(|(address, weight)| weighted(address, *weight)).collect());
+        let order: Vec<String> = balance.order().iter().map(|endpoint| endpoint.text.clone()).collect();
+        let mut tried = Tried::new();
+        for _ in 0..listed.len() {
+            tried.push(balance.pick(&tried).unwrap().address);
+        }
+        assert_eq!(order, tried.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(order, ["127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:1"]);
     }
 
     #[test]
