@@ -5,6 +5,7 @@ mod cli;
 pub mod config;
 pub mod diagnose;
 mod engine;
+pub mod explain;
 pub mod listener;
 pub mod observe;
 pub mod proxy;

@@ -2,8 +2,10 @@
 
 mod check;
 mod demo;
+mod explain;
 mod run;
 mod schema;
+mod test;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -35,6 +37,15 @@ enum Command {
         /// Exit with 1 where there is a warning.
         #[arg(long)]
         deny_warnings: bool,
+    },
+    /// Say what would become of a request and why, without sending anything.
+    Explain(explain::ExplainArguments),
+    /// Check that sample requests take the routes, and get the answers, that a file of cases expects.
+    Test {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// A YAML list of requests, each with what is expected of it.
+        cases: PathBuf,
     },
     /// Serve in front of an embedded TLS origin that insists on SNI and a client certificate, and say what to try.
     Demo {
@@ -69,6 +80,8 @@ pub fn main(registry: Registry) -> ExitCode {
             let on_warnings = if deny_warnings { OnWarnings::Deny } else { OnWarnings::Tell };
             check::check(&config.config, on_warnings, &workshop)
         }
+        Command::Explain(arguments) => explain::explain(&arguments, &workshop),
+        Command::Test { config: ConfigArgument { config }, cases } => test::test(&config, &cases, &workshop),
         Command::Demo { port } => demo::demo(port, &workshop),
         Command::Schema => schema::schema(&workshop.registry),
     };

@@ -37,7 +37,7 @@ impl fmt::Display for Position {
 /// The text that a config came from: answers where a path stands.
 #[derive(Debug)]
 pub struct Document {
-    pub(super) entries: Vec<Entry>,
+    pub(super) root: Kind,
     pub(super) files: Vec<PathBuf>,
     /// What each file holds, to edit it.
     pub(super) texts: Vec<String>,
@@ -52,19 +52,16 @@ impl Document {
     /// its nearest known parent.
     pub fn position(&self, path: &vestibule_plugins::Path) -> Position {
         let mut at = Mark { file: 0, line: 1, column: 1 };
-        let mut segments = path.0.iter();
-        let mut node = match segments.next() {
-            Some(Segment::Key(key)) => entry(&self.entries, key, &mut at),
-            _ => None,
-        };
-        for segment in segments {
-            node = match (node.map(|node| &node.kind), segment) {
+        let mut known = Some(&self.root);
+        for segment in &path.0 {
+            known = match (known, segment) {
                 (Some(Kind::Map(entries)), Segment::Key(key)) => entry(entries, key, &mut at),
                 (Some(Kind::List(items)), Segment::Index(index)) => {
                     items.get(*index).inspect(|item| at = item.at)
                 }
                 _ => None,
-            };
+            }
+            .map(|node| &node.kind);
         }
         self.at(at)
     }
@@ -95,10 +92,18 @@ impl Document {
         &self.hash
     }
 
+    /// The top-level keys; none of a list.
+    pub(super) fn sections(&self) -> &[Entry] {
+        match &self.root {
+            Kind::Map(sections) => sections,
+            _ => &[],
+        }
+    }
+
     /// Names that stand under a top-level map, decoded or not, so that a reference to a broken entry is not
     /// called dangling.
     pub fn keys_of(&self, section: &str) -> Vec<String> {
-        let section = self.entries.iter().find(|entry| entry.key == section);
+        let section = self.sections().iter().find(|entry| entry.key == section);
         match section.map(|section| &section.value.kind) {
             Some(Kind::Map(entries)) => entries.iter().map(|entry| entry.key.clone()).collect(),
             _ => Vec::new(),

@@ -117,7 +117,7 @@ pub fn apply(document: &Document, edits: &[Edit]) -> Result<Vec<Change>, EditErr
 /// The number of the file that holds the path's section; a new section goes into the first one.
 fn file_of(document: &Document, path: &Path) -> usize {
     let section = match path.0.first() {
-        Some(Segment::Key(key)) => document.entries.iter().find(|entry| entry.key == *key),
+        Some(Segment::Key(key)) => document.sections().iter().find(|entry| entry.key == *key),
         _ => None,
     };
     section.map_or(0, |section| section.at.file)
@@ -178,14 +178,14 @@ fn check(document: &Document, texts: &[String], edits: &[Edit]) -> Result<(), Pr
     if let Some(news) = problems.into_iter().find(|problem| !known.contains(problem)) {
         return Err(news);
     }
-    let mut wanted = Value::Mapping(tree::mapping(&document.entries));
+    let mut wanted = Value::Mapping(tree::mapping(document.sections()));
     for edit in edits {
         match edit {
             Edit::Set { path, value } => expected::set(&mut wanted, path, splice::parsed(value)?)?,
             Edit::Remove { path } => expected::remove(&mut wanted, path)?,
         }
     }
-    match expected::difference(&wanted, &Value::Mapping(tree::mapping(&found.entries))) {
+    match expected::difference(&wanted, &Value::Mapping(tree::mapping(found.sections()))) {
         None => Ok(()),
         Some(path) => Err(unfaithful(path)),
     }

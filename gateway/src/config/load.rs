@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use openssl::sha::Sha256;
+use openssl::sha::{Sha256, sha256};
+use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 use vestibule_plugins::decode::{MOST_PROBLEMS, decode};
 use vestibule_plugins::{Path as Place, Problem};
@@ -51,6 +52,36 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
         sources.push((name, bytes));
     }
     join(sources, base)
+}
+
+/// Reads a file that is not a configuration but a list, of a test's cases say, by the same rules. What it decoded to
+/// counts only where there is no problem.
+///
+/// # Errors
+/// It cannot be read, or is no YAML.
+pub fn list<T: DeserializeOwned>(path: &Path) -> Result<(Vec<T>, Document, Vec<Problem>), Report> {
+    let bytes = bytes_of(path)?;
+    let files = [path.to_owned()];
+    let refused = |fault| Report::of([located(fault, &files)]);
+    let tree = utf8(&bytes, 0).and_then(|text| tree::read(text, 0)).map_err(refused)?;
+    let mut problems: Vec<Problem> = tree.problems.iter().map(|(problem, _)| problem.clone()).collect();
+    let root = tree.root.map_or(Kind::Scalar(Value::Null), |root| root.kind);
+    let start = Mark { file: 0, line: 1, column: 1 };
+    let value = tree::Node { at: start, kind: root.clone() }.value();
+    let (decoded, found) = match value {
+        Value::Sequence(_) => decode(&value),
+        _ => (None, vec![Problem::new(Place::root(), "expected a list").hint("begin each item with a `-`")]),
+    };
+    problems.extend(found);
+    let document = Document {
+        root,
+        files: files.to_vec(),
+        texts: vec![String::from_utf8_lossy(&bytes).into_owned()],
+        base: base_of(path.parent().unwrap_or(path)),
+        hash: short(&sha256(&bytes)),
+        exact: tree.problems,
+    };
+    Ok((decoded.unwrap_or_default(), document, problems))
 }
 
 /// The same for text in memory; `name` is shown in positions, relative paths start at `base`.
@@ -121,13 +152,13 @@ pub(super) fn join(sources: Vec<(PathBuf, Vec<u8>)>, base: &Path) -> Result<Load
         // What is not UTF-8 was a fault, so no document keeps what this makes of it.
         texts.push(String::from_utf8(bytes).unwrap_or_default());
     }
+    let mut whole = tree::mapping(&entries);
     let document = Document {
-        entries,
+        root: Kind::Map(entries),
         files,
         texts,
-        // A bare file name has an empty parent, which is no folder to open.
-        base: if base.as_os_str().is_empty() { PathBuf::from(".") } else { base.to_owned() },
-        hash: hash.finish().iter().take(6).map(|byte| format!("{byte:02x}")).collect(),
+        base: base_of(base),
+        hash: short(&hash.finish()),
         exact,
     };
     let mut problems: Vec<Problem> = document.exact.iter().map(|(problem, _)| problem.clone()).collect();
@@ -136,7 +167,6 @@ pub(super) fn join(sources: Vec<(PathBuf, Vec<u8>)>, base: &Path) -> Result<Load
         let found = faults.into_iter().map(|fault| located(fault, &document.files));
         return Err(Report::of(found.chain(known.problems().iter().cloned())));
     }
-    let mut whole = tree::mapping(&document.entries);
     // Each file's own was looked at, and one that is missing is told once.
     whole.insert("version".into(), 1.into());
     let (config, found) = decode::<Config>(&Value::Mapping(whole));
@@ -149,6 +179,15 @@ pub(super) fn join(sources: Vec<(PathBuf, Vec<u8>)>, base: &Path) -> Result<Load
             Err(Report::new(problems, &document))
         }
     }
+}
+
+/// A bare file name has an empty parent, which is no folder to open.
+fn base_of(folder: &Path) -> PathBuf {
+    if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() }
+}
+
+fn short(hash: &[u8]) -> String {
+    hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn located(fault: Fault, files: &[PathBuf]) -> Located {
@@ -164,13 +203,7 @@ fn sections(bytes: &[u8], file: usize, exact: &mut Vec<(Problem, Mark)>) -> Resu
         at,
         problem: Problem::new(Place::root(), message).hint(hint),
     };
-    let text = str::from_utf8(bytes).map_err(|error| {
-        let good = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default());
-        let line = good.rsplit('\n').next().unwrap_or_default();
-        let at = Mark { file, line: good.matches('\n').count() + 1, column: line.chars().count() + 1 };
-        fault(at, "this byte is not UTF-8", "save the file as UTF-8")
-    })?;
-    let tree = tree::read(text.strip_prefix('\u{feff}').unwrap_or(text), file)?;
+    let tree = tree::read(utf8(bytes, file)?, file)?;
     let sections = match tree.root {
         Some(tree::Node { kind: Kind::Map(sections), .. }) => sections,
         None | Some(tree::Node { kind: Kind::Scalar(Value::Null), .. }) => {
@@ -197,6 +230,18 @@ fn sections(bytes: &[u8], file: usize, exact: &mut Vec<(Problem, Mark)>) -> Resu
     }
     exact.extend(tree.problems);
     Ok(sections)
+}
+
+/// The text of the file number `file`, without its byte order mark.
+fn utf8(bytes: &[u8], file: usize) -> Result<&str, Fault> {
+    let text = str::from_utf8(bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default());
+        let line = good.rsplit('\n').next().unwrap_or_default();
+        let at = Mark { file, line: good.matches('\n').count() + 1, column: line.chars().count() + 1 };
+        let problem = Problem::new(Place::root(), "this byte is not UTF-8").hint("save the file as UTF-8");
+        Fault { at, problem }
+    })?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 /// Adds a file's sections to those of the files before it.

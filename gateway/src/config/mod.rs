@@ -30,7 +30,7 @@ pub use listener::{
     DownstreamClientCertificateConfig, DownstreamTlsConfig, KeepaliveConfig, KeyPairConfig, ListenerConfig,
     TcpConfig,
 };
-pub use load::{Loaded, load, parse};
+pub use load::{Loaded, list, load, parse};
 pub use plugin::PluginConfig;
 pub use route::{
     MatchConfig, PathConfig, RedirectConfig, RespondConfig, RouteConfig, SplitConfig, TextMatchConfig,

@@ -200,7 +200,7 @@ fn not_empty<T, E: de::Error>(list: Vec<T>) -> Result<Vec<T>, E> {
 ///
 /// A plain `Option` would take `upstream:` with nothing behind it as absent; here it is an error, and `tls:`
 /// with nothing behind it is an empty map, so that TLS is never lost by commenting out what stood below.
-pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+pub(crate) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 

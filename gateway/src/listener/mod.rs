@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 pub use stream::Heads;
-pub use tls::{Certificate, ClientCheck, acceptor};
+pub use tls::{Certificate, ClientCheck, acceptor, rfc4514};
 
 use crate::diagnose::Cause;
 use crate::engine::Engine;

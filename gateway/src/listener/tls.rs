@@ -120,7 +120,7 @@ fn names_of(certificate: &X509) -> Vec<String> {
 }
 
 /// `CN=alice,O=devs`: RFC 4514 section 2, the last attribute first.
-fn rfc4514(name: &X509NameRef) -> String {
+pub fn rfc4514(name: &X509NameRef) -> String {
     let parts: Vec<String> = name
         .entries()
         .map(|entry| {

@@ -123,6 +123,11 @@ impl RequestId {
         Self(std::array::from_fn(digit))
     }
 
+    /// All zeros: for a request that is only explained, so that the same explanation comes each time.
+    pub fn zeros() -> Self {
+        Self([b'0'; 32])
+    }
+
     /// As text.
     pub fn as_str(&self) -> &str {
         // Hex digits are ASCII.

@@ -68,7 +68,7 @@ mod tests {
         let yaml = "version: 1\nlisteners: { web: { address: \"127.0.0.1:1\" } }\n\
                     upstreams: { u: { endpoints: [\"127.0.0.1:2\"] } }\nroutes: [{ upstream: u }]\n";
         let workshop = Workshop::new(Registry::builtin());
-        let snapshot = compile(parse("x.yaml", yaml, Path::new(".")).unwrap(), &workshop).unwrap();
+        let snapshot = compile(&parse("x.yaml", yaml, Path::new(".")).unwrap(), &workshop).unwrap();
         let snapshot = Arc::new(snapshot);
         let upstream = snapshot.upstreams[0].clone();
         let mut ctx = Ctx::new(snapshot, &Arc::default());

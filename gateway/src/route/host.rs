@@ -2,6 +2,7 @@
 //! No ports: whoever reads the request takes the port off first.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::rank::HostRank;
@@ -60,6 +61,16 @@ impl HostPattern {
             Self::Exact(name) => (host == name).then_some(HostRank::Exact),
             Self::Suffix(suffix) => (host.len() > suffix.len() && host.ends_with(suffix))
                 .then_some(HostRank::Suffix(suffix.len())),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    /// As the file spells it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
         }
     }
 }

@@ -16,7 +16,7 @@ mod text;
 
 pub use host::HostPattern;
 pub use path::PathPattern;
-pub use rank::{ConditionRank, HostRank, MethodRank, PathRank, Rank};
+pub use rank::{ConditionRank, HostRank, MethodRank, PathRank, Rank, RankPart};
 pub use rule::{ListenerId, Match, Miss, Request, Rule};
 pub use shadow::Shadows;
 pub use table::Table;

@@ -1,6 +1,8 @@
 //! Path patterns: the very path, a prefix element by element, or a regex.
 //! Paths are compared byte for byte: no percent-escape is decoded, no `..` or `//` is resolved.
 
+use std::fmt;
+
 use regex::Regex;
 
 use super::rank::PathRank;
@@ -48,6 +50,18 @@ impl PathPattern {
             Self::Exact(text) => (path == text).then_some(PathRank::Exact),
             Self::Prefix(text) => starts_with_elements(path, text).then_some(PathRank::Prefix(text.len())),
             Self::Regex(regex) => regex.is_match(path).then_some(PathRank::Regex),
+        }
+    }
+}
+
+impl fmt::Display for PathPattern {
+    /// As the file spells it, but for the trailing slash of a prefix.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) => write!(f, "exact: {text}"),
+            Self::Prefix(text) if text.is_empty() => f.write_str("/"),
+            Self::Prefix(text) => f.write_str(text),
+            Self::Regex(regex) => write!(f, "regex: {regex}"),
         }
     }
 }

@@ -23,6 +23,36 @@ impl Rank {
         let conditions = if path == PathRank::Regex { ConditionRank::default() } else { conditions };
         Self { host, path, conditions, order: Reverse(order) }
     }
+
+    /// The part that decides between two ranks: the first in which they differ.
+    pub fn decided_by(&self, other: &Self) -> RankPart {
+        let (ours, theirs) = (&self.conditions, &other.conditions);
+        let parts = [
+            (RankPart::Host, self.host == other.host),
+            (RankPart::Path, self.path == other.path),
+            (RankPart::Method, ours.method == theirs.method),
+            (RankPart::Headers, ours.headers == theirs.headers),
+            (RankPart::Query, ours.query == theirs.query),
+        ];
+        parts.into_iter().find(|(_, same)| !same).map_or(RankPart::Order, |(part, _)| part)
+    }
+}
+
+/// A part of a rank, the weightiest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RankPart {
+    /// How the host was matched.
+    Host,
+    /// How the path was matched.
+    Path,
+    /// Whether methods are named.
+    Method,
+    /// How many headers are asked for.
+    Headers,
+    /// How many query parameters are asked for.
+    Query,
+    /// The place in the file.
+    Order,
 }
 
 /// How a rule's hosts matched, the weakest first.
@@ -82,25 +112,37 @@ mod tests {
         let most = conditions(MethodRank::Named, 9, 9);
         let none = ConditionRank::default();
         let any = MethodRank::Any;
-        let check = |greater: Rank, lesser: Rank| assert!(greater > lesser, "{greater:?} > {lesser:?}");
+        let check = |greater: Rank, lesser: Rank, part: RankPart| {
+            assert!(greater > lesser, "{greater:?} > {lesser:?}");
+            assert_eq!((greater.decided_by(&lesser), lesser.decided_by(&greater)), (part, part));
+        };
         let rank = Rank::new;
         use HostRank as H;
         use PathRank as P;
 
-        check(rank(H::Exact, P::Regex, none, 9), rank(H::Suffix(99), P::Exact, most, 0));
-        check(rank(H::Suffix(9), P::Regex, none, 9), rank(H::Suffix(8), P::Exact, most, 0));
-        check(rank(H::Suffix(1), P::Regex, none, 9), rank(H::Any, P::Exact, most, 0));
-        check(rank(H::Any, P::Exact, none, 9), rank(H::Any, P::Prefix(99), most, 0));
-        check(rank(H::Any, P::Prefix(9), none, 9), rank(H::Any, P::Prefix(8), most, 0));
-        check(rank(H::Any, P::Prefix(0), none, 9), rank(H::Any, P::Regex, most, 0));
+        check(rank(H::Exact, P::Regex, none, 9), rank(H::Suffix(99), P::Exact, most, 0), RankPart::Host);
+        check(rank(H::Suffix(9), P::Regex, none, 9), rank(H::Suffix(8), P::Exact, most, 0), RankPart::Host);
+        check(rank(H::Suffix(1), P::Regex, none, 9), rank(H::Any, P::Exact, most, 0), RankPart::Host);
+        check(rank(H::Any, P::Exact, none, 9), rank(H::Any, P::Prefix(99), most, 0), RankPart::Path);
+        check(rank(H::Any, P::Prefix(9), none, 9), rank(H::Any, P::Prefix(8), most, 0), RankPart::Path);
+        check(rank(H::Any, P::Prefix(0), none, 9), rank(H::Any, P::Regex, most, 0), RankPart::Path);
         let named = conditions(MethodRank::Named, 0, 0);
-        check(rank(H::Any, P::Exact, named, 9), rank(H::Any, P::Exact, conditions(any, 9, 9), 0));
+        check(
+            rank(H::Any, P::Exact, named, 9),
+            rank(H::Any, P::Exact, conditions(any, 9, 9), 0),
+            RankPart::Method,
+        );
         check(
             rank(H::Any, P::Exact, conditions(any, 2, 0), 9),
             rank(H::Any, P::Exact, conditions(any, 1, 9), 0),
+            RankPart::Headers,
         );
-        check(rank(H::Any, P::Exact, conditions(any, 0, 1), 9), rank(H::Any, P::Exact, none, 0));
-        check(rank(H::Any, P::Exact, none, 0), rank(H::Any, P::Exact, none, 1));
+        check(
+            rank(H::Any, P::Exact, conditions(any, 0, 1), 9),
+            rank(H::Any, P::Exact, none, 0),
+            RankPart::Query,
+        );
+        check(rank(H::Any, P::Exact, none, 0), rank(H::Any, P::Exact, none, 1), RankPart::Order);
     }
 
     #[test]

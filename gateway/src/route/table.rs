@@ -76,6 +76,11 @@ impl Table {
         self.rules.iter().enumerate().map(|(order, rule)| rule.rank(order, &host, request)).collect()
     }
 
+    /// The rules, in the order of the file.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
     fn paths_of(&mut self, host: &HostPattern) -> &mut Paths {
         match host {
             HostPattern::Exact(name) => self.exact_hosts.entry(name.as_str().into()).or_default(),

@@ -25,7 +25,8 @@ impl TextPattern {
         compile(text).map(Self::Regex)
     }
 
-    pub(super) fn matches_header(&self, name: &HeaderName, headers: &HeaderMap) -> bool {
+    /// Whether the field is as the route wants it.
+    pub fn matches_header(&self, name: &HeaderName, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(name).iter();
         match self {
             Self::Exact(text) => values.any(|value| value.as_bytes() == text.as_bytes()),
@@ -35,8 +36,8 @@ impl TextPattern {
         }
     }
 
-    /// `query` is what stands after the `?`, as it came.
-    pub(super) fn matches_query(&self, name: &str, query: Option<&str>) -> bool {
+    /// Whether the parameter is; `query` is what stands after the `?`, as it came.
+    pub fn matches_query(&self, name: &str, query: Option<&str>) -> bool {
         let mut values = query::values(query.unwrap_or(""), name);
         match self {
             Self::Exact(text) => values.any(|value| query::decodes_to(value, text)),

@@ -47,21 +47,21 @@ impl Workshop {
 /// # Errors
 /// Every problem, with the place of each.
 pub fn load(path: &FilePath, workshop: &Workshop) -> Result<Snapshot, Report> {
-    compile(config::load::load(path)?, workshop)
+    compile(&config::load::load(path)?, workshop)
 }
 
-/// Compiles what was read.
+/// Compiles what was read; its document still tells where each thing stands.
 ///
 /// # Errors
 /// Every problem of reading and of compiling, with the place of each.
-pub fn compile(loaded: Loaded, workshop: &Workshop) -> Result<Snapshot, Report> {
+pub fn compile(loaded: &Loaded, workshop: &Workshop) -> Result<Snapshot, Report> {
     let Loaded { config, document, problems: decoding } = loaded;
     let mut compiling = Vec::new();
-    let snapshot = snapshot(&config, &document, workshop, &mut compiling);
-    let problems = merge(decoding, compiling);
+    let snapshot = snapshot(config, document, workshop, &mut compiling);
+    let problems = merge(decoding.clone(), compiling);
     match snapshot {
         Some(snapshot) if problems.is_empty() => Ok(snapshot),
-        _ => Err(Report::new(problems, &document)),
+        _ => Err(Report::new(problems, document)),
     }
 }
 

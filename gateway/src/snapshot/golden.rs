@@ -80,7 +80,7 @@ fn golden(
         let mut workshop = Workshop::new(Registry::builtin());
         // 2030-01-01: the certificates of the warnings are made for this day.
         workshop.now = || Timestamp::from_second(1_893_456_000).unwrap();
-        let told = tell(loaded.and_then(|loaded| compile(loaded, &workshop)), &name);
+        let told = tell(loaded.and_then(|loaded| compile(&loaded, &workshop)), &name);
         // Where the files lie on this machine is not a part of what they teach.
         let told = format!("{told}\n").replace(&format!("{}/", base.display()), &format!("{shown}/"));
         let expected = file.with_extension("err");

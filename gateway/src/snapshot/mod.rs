@@ -30,6 +30,7 @@ use vestibule_plugins::{Chain, Template};
 pub use admin::{Admin, Token};
 pub use compile::{Workshop, compile, load};
 pub use problem::{Report, Warnings};
+pub(crate) use routes::{pattern, unknown};
 
 use crate::config::AccessLogConfig;
 use crate::observe::Metrics;

@@ -319,7 +319,8 @@ fn matches_by_prefix(config: &MatchConfig) -> bool {
     config.paths.iter().all(|path| matches!(path, PathConfig::Prefix(_)))
 }
 
-fn pattern(config: &TextMatchConfig, at: &Path) -> Result<TextPattern, Problem> {
+/// Compiles what a value is compared with.
+pub fn pattern(config: &TextMatchConfig, at: &Path) -> Result<TextPattern, Problem> {
     Ok(match config {
         TextMatchConfig::Exact(text) => TextPattern::Exact(text.clone()),
         TextMatchConfig::Present(present) => TextPattern::Present(*present),
