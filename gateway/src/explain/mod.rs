@@ -258,3 +258,72 @@ fn refusal(failure: &Failure, routes: &[Considered]) -> Refusal {
     };
     Refusal { status: failure.cause.status(), cause: failure.cause.code(), why }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::path::Path as FilePath;
+
+    use vestibule_plugins::{Build, Hooks, Registry, RequestInfo, Setting};
+
+    use super::*;
+    use crate::snapshot::{Workshop, compile};
+
+    /// Asks somebody outside, of whom there is none here.
+    struct Outside;
+
+    impl vestibule_plugins::Plugin for Outside {
+        fn hooks(&self) -> Hooks {
+            Hooks { request: true, wait: true, response: false }
+        }
+
+        fn request(&self, head: &mut RequestHeader, _: &RequestInfo<'_>) -> Verdict {
+            let _ = head.insert_header("x-before", "1");
+            Verdict::Continue
+        }
+
+        fn wait<'a>(
+            &'a self,
+            _: &'a mut RequestHeader,
+            _: &'a RequestInfo<'a>,
+        ) -> std::pin::Pin<Box<dyn Future<Output = Verdict> + Send + 'a>> {
+            panic!("nothing outside is asked for an explanation")
+        }
+    }
+
+    impl Build for Outside {
+        type Config = std::collections::BTreeMap<String, String>;
+
+        fn build(_: Self::Config, _: &Setting<'_>) -> Result<Self, Vec<vestibule_plugins::Problem>> {
+            Ok(Self)
+        }
+    }
+
+    /// What becomes of a request under a configuration with a plugin that waits.
+    pub fn explained(method: &str, url: &str) -> Explanation {
+        let text = "version: 1\nlisteners: { web: { address: '127.0.0.1:80' } }\n\
+                    upstreams: { app: { endpoints: ['app.test:80'] } }\nroutes:\n\
+                    - { name: api, match: { paths: /api }, upstream: app, plugins: [{ outside: {} }, { path_rewrite: { strip_prefix: /api } }] }\n";
+        let workshop = Workshop::new(Registry::builtin().with::<Outside>("outside"));
+        let loaded = crate::config::parse("gateway.yaml", text, FilePath::new("")).unwrap();
+        let snapshot = Arc::new(compile(&loaded, &workshop).unwrap());
+        let sample = Typed { method, url, headers: &[], listener: None }.sample(&snapshot).unwrap();
+        explain(&snapshot, &loaded.document, &sample)
+    }
+
+    #[test]
+    fn a_plugin_that_waits_is_left_out_and_named_and_those_around_it_run() {
+        let explanation = explained("GET", "http://a.test/api/x");
+        let ran: Vec<_> =
+            explanation.plugins.iter().map(|plugin| (plugin.place.name.as_str(), plugin.ran)).collect();
+        assert_eq!(ran, [("outside", true), ("outside", false), ("path_rewrite", true)]);
+        let text = render(&explanation, Colors::Off);
+        for line in [
+            "plugin outside  gateway.yaml:5: left out, since it waits for an answer from outside; what it would do is not shown",
+            "+ GET /x HTTP/1.1             # path_rewrite",
+            "+ x-before: 1                 # outside",
+            "  endpoint            app.test:80: Host a.test",
+        ] {
+            assert!(text.lines().any(|told| told == line), "{line} is not in\n{text}");
+        }
+    }
+}

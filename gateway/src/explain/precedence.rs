@@ -6,7 +6,9 @@ use vestibule_plugins::Path;
 
 use super::Place;
 use crate::config::Document;
-use crate::route::{HostRank, MethodRank, Miss, PathRank, Rank, RankPart, Request, Rule, Table, TextPattern};
+use crate::route::{
+    HostRank, ListenerId, MethodRank, Miss, PathRank, Rank, RankPart, Request, Rule, Table, TextPattern,
+};
 use crate::snapshot::Snapshot;
 
 /// A route, and how it stands towards one request.
@@ -61,7 +63,7 @@ pub fn considered(snapshot: &Snapshot, document: &Document, request: &Request) -
             }
             // A rank without a best one there cannot be.
             (Ok(rank), None) => (Standing::Wins, None, merits(rank)),
-            (Err(miss), _) => (Standing::Fails, Some(condition(miss)), failed(miss, rule, request)),
+            (Err(miss), _) => (Standing::Fails, Some(condition(miss)), failed(miss, rule, request, snapshot)),
         };
         let at = Path::root().key("routes").index(index);
         Considered { place: Place::of(&snapshot.routes[index].name, document, &at), result, decided_by, why }
@@ -153,9 +155,15 @@ fn path(rank: &Rank) -> String {
     }
 }
 
-fn failed(miss: &Miss<'_>, rule: &Rule, request: &Request) -> String {
+fn failed(miss: &Miss<'_>, rule: &Rule, request: &Request, snapshot: &Snapshot) -> String {
+    let listener = |id: &ListenerId| {
+        snapshot.listeners.get(usize::from(*id)).map_or("", |listener| listener.name.as_str())
+    };
     match miss {
-        Miss::Listener => "for other listeners".into(),
+        Miss::Listener => {
+            let wanted: Vec<_> = rule.listeners.iter().map(listener).collect();
+            format!("the listener `{}` is not {}", listener(&request.listener), any_of(&wanted))
+        }
         Miss::Host => format!("the host `{}` does not match {}", request.host, any_of(&rule.hosts)),
         Miss::Path => format!("the path `{}` does not match {}", request.path, any_of(&rule.paths)),
         Miss::Method => format!("the method {} is not {}", request.method, any_of(&rule.methods)),

@@ -255,3 +255,22 @@ fn trusted(verify: &Verify) -> String {
     told.extend(verify.allow_common_name.then(|| "a common name counts where there is no other".to_owned()));
     told.join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::explained;
+    use super::*;
+
+    #[test]
+    fn colours_are_all_that_a_terminal_gets_more() {
+        let explanation = explained("GET", "http://a.test/api?x=1");
+        let (plain, colored) = (render(&explanation, Colors::Off), render(&explanation, Colors::On));
+        assert!(!plain.contains('\u{1b}') && colored.contains("\u{1b}[32mroute"), "{colored}");
+        let mut pieces = colored.split('\u{1b}');
+        let first = pieces.next().unwrap_or_default().to_owned();
+        let rest = pieces.filter_map(|piece| piece.split_once('m')).map(|(_, text)| text);
+        let bare = rest.fold(first, |all, text| all + text);
+        let trimmed = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+        assert_eq!(trimmed(&bare), trimmed(&plain));
+    }
+}
