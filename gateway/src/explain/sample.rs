@@ -226,6 +226,9 @@ fn chosen(address: &Address<'_>, snapshot: &Snapshot) -> Result<Arc<Listener>, P
     let of_scheme: Vec<_> = serving(snapshot).filter(is_scheme).collect();
     let of_port: Vec<_> = of_scheme.iter().copied().filter(at_port).collect();
     match (of_scheme.as_slice(), of_port.as_slice()) {
+        _ if serving(snapshot).next().is_none() => {
+            Err(Problem::new(at_request(), "no listener of the configuration serves HTTP"))
+        }
         ([one], _) | (_, [one]) => Ok((*one).clone()),
         (of_scheme, _) => {
             let scheme = address.scheme.map(|scheme| format!("{scheme} ")).unwrap_or_default();
@@ -245,6 +248,7 @@ fn serving(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Listener>> {
 }
 
 fn listed<'a>(listeners: impl Iterator<Item = &'a Arc<Listener>>) -> String {
-    let told = listeners.map(|it| format!("`{}` ({}://{})", it.name, it.scheme(), it.address));
-    told.collect::<Vec<_>>().join(", ")
+    let told: Vec<_> =
+        listeners.map(|it| format!("`{}` ({}://{})", it.name, it.scheme(), it.address)).collect();
+    if told.is_empty() { "none that serve HTTP".into() } else { told.join(", ") }
 }
