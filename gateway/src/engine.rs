@@ -31,8 +31,11 @@ pub fn engine(proxy: Proxy, server: &Server, policies: Arc<Policies>) -> Engine 
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(H2_IDLE);
     let service = ProxyServiceBuilder::new(&Arc::new(conf), proxy)
-        // Our connector gives streams, never sessions of a protocol of its own, so none is ever handed back.
-        .custom(UpstreamConnector::new(policies), Arc::new(|_, _, _| Box::pin(std::future::ready(None))))
+        // What is handed back here are clients' sessions of a protocol of its own, and no listener of ours makes such.
+        .custom(
+            UpstreamConnector::new(policies, server.upstream_pool_size.get()),
+            Arc::new(|_, _, _| Box::pin(std::future::ready(None))),
+        )
         .server_options(options)
         .build();
     // The engine offers no constructor with a connector but inside a service, which serves only sockets of its own.

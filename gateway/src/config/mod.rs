@@ -42,7 +42,7 @@ pub use tls::{
     CaConfig, ClientCertificateConfig, SniConfig, TlsConfig, TlsVersion, TrustConfig, UpstreamTlsVersion,
     VerifyConfig,
 };
-pub use upstream::{EndpointAddress, EndpointConfig, HostConfig, UpstreamConfig};
+pub use upstream::{EndpointAddress, EndpointConfig, HostConfig, ProtocolConfig, UpstreamConfig};
 
 /// The whole file, or all files of a folder joined.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]

@@ -25,6 +25,9 @@ pub struct UpstreamConfig {
     /// Absent: plain HTTP.
     #[serde(default, deserialize_with = "scalar::given")]
     pub tls: Option<TlsConfig>,
+    /// What is spoken to the endpoints. Default `http/1.1`.
+    #[serde(default)]
+    pub protocol: ProtocolConfig,
     /// The Host that is sent. Default `preserve`.
     #[serde(default)]
     pub host: HostConfig,
@@ -210,6 +213,57 @@ impl JsonSchema for EndpointAddress {
             "description": "`host:port`, `ip:port` or `unix:/path`.",
             "type": "string",
             "examples": ["app.example:443", "10.0.0.1:80", "unix:/run/app.sock"]
+        })
+    }
+}
+
+/// What is spoken to an upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProtocolConfig {
+    /// `http/1.1`, with or without TLS.
+    #[default]
+    Http1,
+    /// `h2`: HTTP/2 over TLS.
+    H2,
+    /// `h2c`: HTTP/2 without TLS, known beforehand.
+    H2c,
+    /// `auto`: HTTP/2 or HTTP/1.1 over TLS, as ALPN chooses.
+    Auto,
+}
+
+impl ProtocolConfig {
+    const ALLOWED: &str = "`http/1.1`, `h2`, `h2c` or `auto`";
+}
+
+impl<'de> Deserialize<'de> for ProtocolConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        scalar::text(from, Self::ALLOWED, |text| match text {
+            "http/1.1" => Ok(Self::Http1),
+            "h2" => Ok(Self::H2),
+            "h2c" => Ok(Self::H2c),
+            "auto" => Ok(Self::Auto),
+            _ => {
+                let hint = match text.to_ascii_lowercase().trim_start_matches("http").trim_start_matches('/')
+                {
+                    "" | "1" | "1.1" => "\nhint: write `http/1.1`",
+                    "2" | "2.0" | "grpc" | "h2" => "\nhint: write `h2` with TLS, `h2c` without",
+                    _ => "",
+                };
+                Err(format!("a protocol is {}, got `{text}`{hint}", Self::ALLOWED))
+            }
+        })
+    }
+}
+
+impl JsonSchema for ProtocolConfig {
+    fn schema_name() -> Cow<'static, str> {
+        "ProtocolConfig".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "`http/1.1`; `h2`, HTTP/2 over TLS; `h2c`, HTTP/2 without; `auto`, as ALPN chooses.",
+            "enum": ["http/1.1", "h2", "h2c", "auto"]
         })
     }
 }

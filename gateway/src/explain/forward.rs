@@ -9,13 +9,13 @@ use serde::Serialize;
 use vestibule_plugins::retry::RetryPolicy;
 use vestibule_plugins::{DurationText, Path};
 
-use super::{Diff, Line, Place, Tls, tls};
+use super::{Diff, Line, Place, Tls};
 use crate::config::Document;
 use crate::diagnose::{self, Cause, Failure};
 use crate::proxy::attempt;
 use crate::proxy::ctx::Ctx;
 use crate::snapshot::{Action, Target};
-use crate::upstream::{Address, Endpoint, Pick};
+use crate::upstream::{Address, Endpoint, Pick, Protocol};
 
 /// A request as one upstream gets it.
 #[derive(Debug, Serialize)]
@@ -125,7 +125,7 @@ pub fn forward(
         request: diff.lines(),
         headers: fields(&first),
         endpoints,
-        protocol: target.tls.as_ref().map_or("http/1.1", |tls| tls::protocol(&tls.policy.settings)),
+        protocol: protocol(upstream.protocol),
         tls: target.tls.as_ref().map(|tls| Tls::of(&tls.policy.settings)),
         timeouts: Timeouts {
             request: route.timeouts.request.map(text),
@@ -210,5 +210,15 @@ fn retry(policy: &RetryPolicy) -> Retry {
         methods: policy.methods().iter().map(ToString::to_string).collect(),
         backoff: (DurationText(base).to_string(), DurationText(max).to_string()),
         budget: policy.budget().map(|share| share.to_string()),
+    }
+}
+
+/// What is spoken to the upstream.
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http1 => "http/1.1",
+        Protocol::H2 => "h2",
+        Protocol::H2c => "h2c",
+        Protocol::Auto => "h2 or http/1.1, as ALPN chooses",
     }
 }

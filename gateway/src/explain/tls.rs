@@ -5,7 +5,7 @@ use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use serde::Serialize;
 
 use crate::listener::rfc4514;
-use crate::upstream::{Alpn, Roots, Settings, Trust, Verification};
+use crate::upstream::{Roots, Settings, Trust, Verification};
 
 /// The TLS policy of a route towards an upstream.
 #[derive(Debug, Serialize)]
@@ -84,15 +84,6 @@ impl Verify {
             pins: trust.pins.iter().map(ToString::to_string).collect(),
             allow_common_name: trust.allow_common_name,
         }
-    }
-}
-
-/// What is spoken inside TLS.
-pub(super) fn protocol(settings: &Settings) -> &'static str {
-    match settings.alpn {
-        Alpn::Http1 => "http/1.1",
-        Alpn::H2 => "h2",
-        Alpn::Both => "h2 or http/1.1, as ALPN chooses",
     }
 }
 

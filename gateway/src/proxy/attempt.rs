@@ -18,11 +18,11 @@ use super::ctx::{Ctx, Stage};
 use super::tally;
 use crate::diagnose::{self, Cause, Failure};
 use crate::snapshot::{Host, Sni, Target};
-use crate::upstream::Origin;
 use crate::upstream::peer::{Limits, peer};
+use crate::upstream::{Origin, Protocol, TlsPolicy, Unserved, unserved};
 
 /// Waits where a retry has to, picks an endpoint, and says how it is to be connected to.
-pub async fn begin(head: &RequestHeader, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+pub async fn begin(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let backoff = std::mem::take(&mut ctx.attempt.backoff);
     if !backoff.is_zero() {
         tokio::time::sleep(backoff).await;
@@ -32,14 +32,14 @@ pub async fn begin(head: &RequestHeader, ctx: &mut Ctx) -> Result<Box<HttpPeer>>
     ctx.attempt.deadline = None;
     ctx.attempt.tls = None;
     disarm(ctx);
-    let begun = pick(head, ctx);
+    let begun = pick(session.req_header(), session.is_upgrade_req(), ctx);
     if let Err(failure) = &begun {
         warn(ctx, failure);
     }
     begun.map_err(Failure::into_error)
 }
 
-fn pick(head: &RequestHeader, ctx: &mut Ctx) -> Result<Box<HttpPeer>, Failure> {
+fn pick(head: &RequestHeader, upgrades: bool, ctx: &mut Ctx) -> Result<Box<HttpPeer>, Failure> {
     let snapshot = ctx.snapshot.clone();
     let internal = || Failure::new(Cause::Internal, "a request without an upstream");
     let route = ctx.route.and_then(|route| snapshot.routes.get(route)).ok_or_else(internal)?;
@@ -64,8 +64,23 @@ fn pick(head: &RequestHeader, ctx: &mut Ctx) -> Result<Box<HttpPeer>, Failure> {
         idle: upstream.idle_timeout,
     };
     let address = &ctx.attempt.pick.as_ref().ok_or_else(internal)?.address;
-    let tls = target.tls.as_ref().map(|tls| (&*tls.policy, ctx.attempt.identity.as_str()));
-    peer(address, tls, limits).map_err(|error| Failure::new(Cause::ConnectFailed, error.to_string()))
+    let (protocol, policy) = spoken(target, upgrades);
+    let tls = policy.map(|policy| (policy, ctx.attempt.identity.as_str()));
+    peer(address, protocol, tls, limits)
+        .map_err(|error| Failure::new(Cause::ConnectFailed, error.to_string()))
+}
+
+/// What is spoken to the target and by which policy: under `auto`, a request to upgrade goes by HTTP/1.1, which alone
+/// has upgrades, and so does every request once the upstream has said that it wants that.
+fn spoken(target: &Target, upgrades: bool) -> (Protocol, Option<&TlsPolicy>) {
+    let protocol = target.upstream.protocol;
+    let Some(tls) = &target.tls else { return (protocol, None) };
+    match &tls.http1 {
+        Some(http1) if upgrades || http1.required.load(Ordering::Relaxed) => {
+            (Protocol::Http1, Some(&http1.policy))
+        }
+        _ => (protocol, Some(&tls.policy)),
+    }
 }
 
 fn target_of(route: &crate::snapshot::Route, target: Option<usize>) -> Option<&Target> {
@@ -207,7 +222,27 @@ pub fn broken(session: &Session, ctx: &mut Ctx, mut error: Box<Error>, reused: b
         Cause::UpstreamTimeout => Outcome::Timeout,
         _ => Outcome::Reset,
     };
-    failed(session, ctx, error, &failure, outcome, Sent::Something)
+    let sent = match unserved(&error) {
+        None => Sent::Something,
+        Some(unserved) => {
+            note_unserved(unserved, ctx);
+            Sent::Nothing
+        }
+    };
+    failed(session, ctx, error, &failure, outcome, sent)
+}
+
+/// An HTTP/2 upstream has said that it did nothing of a request. That is worth another try without further ado, as a
+/// kept connection is that turns out to be closed.
+fn note_unserved(unserved: Unserved, ctx: &mut Ctx) {
+    ctx.attempt.reused = true;
+    let http1 = ctx.target().and_then(|target| target.tls.as_ref()?.http1.as_ref());
+    match (unserved, http1) {
+        (Unserved::WantsHttp1, Some(http1)) => http1.required.store(true, Ordering::Relaxed),
+        // Without another way to ask it, asking again would only be told the same.
+        (Unserved::WantsHttp1, None) => ctx.attempt.reused = false,
+        (Unserved::Closing | Unserved::Refused, _) => {}
+    }
 }
 
 fn failed(

@@ -67,8 +67,8 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
-        attempt::begin(_session.req_header(), ctx).await
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
+        attempt::begin(session, ctx).await
     }
 
     fn fail_to_connect(

@@ -18,7 +18,7 @@ mod upstreams;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -174,6 +174,16 @@ pub struct TargetTls {
     pub policy: Arc<TlsPolicy>,
     /// The SNI.
     pub sni: Sni,
+    /// The same policy but for ALPN, where that may choose HTTP/2 and a request needs HTTP/1.1.
+    pub http1: Option<Http1>,
+}
+
+/// The way to HTTP/1.1 under `protocol: auto`.
+pub struct Http1 {
+    /// Offers `http/1.1` alone.
+    pub policy: Arc<TlsPolicy>,
+    /// Whether the upstream has said that it wants HTTP/1.1 for what it is asked here.
+    pub required: AtomicBool,
 }
 
 /// The SNI that is sent.

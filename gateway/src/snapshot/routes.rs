@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use http::{HeaderName, Method};
@@ -11,14 +11,14 @@ use vestibule_plugins::{Chain, Link, Path, Problem, Registry, Setting};
 
 use super::files::Files;
 use super::tls::{self, Block};
-use super::{Action, Host, Route, Target, TargetTls, Timeouts, TrustedHeaders, answers, upstreams};
+use super::{Action, Host, Http1, Route, Target, TargetTls, Timeouts, TrustedHeaders, answers, upstreams};
 use crate::config::{
     Config, MatchConfig, PathConfig, PluginConfig, RouteConfig, TextMatchConfig, TimeoutsConfig,
     UpstreamConfig,
 };
 use crate::observe::Metrics;
 use crate::route::{HostPattern, PathPattern, Rule, TextPattern};
-use crate::upstream::{Alpn, Policies, Upstream};
+use crate::upstream::{Alpn, Policies, Protocol, Upstream};
 
 /// What routes are compiled with.
 pub struct Bench<'a> {
@@ -272,7 +272,15 @@ pub fn target_tls(
         ]),
         (Some(base), over) => {
             let over = over.as_ref().map(|(config, at)| Block { config, at });
-            tls::compile(Block { config: base, at: &at_base }, over, Alpn::Http1, files, policies).map(Some)
+            let base = Block { config: base, at: &at_base };
+            let protocol = upstreams::protocol(upstream);
+            let compile = |alpn| tls::compile(base, over, alpn, files, policies);
+            let mut tls = compile(protocol.alpn())?;
+            if protocol == Protocol::Auto {
+                let http1 = compile(Alpn::Http1)?;
+                tls.http1 = Some(Http1 { policy: http1.policy, required: AtomicBool::new(false) });
+            }
+            Ok(Some(tls))
         }
     }
 }

@@ -57,7 +57,7 @@ pub fn compile(
         return Err(merging.problems);
     }
     match policies.intern(settings) {
-        Ok(policy) => Ok(TargetTls { policy, sni }),
+        Ok(policy) => Ok(TargetTls { policy, sni, http1: None }),
         Err(error) => {
             let at = over.map_or(base.at, |over| over.at);
             Err(vec![Problem::new(at.clone(), format!("OpenSSL does not take these settings: {error}"))])

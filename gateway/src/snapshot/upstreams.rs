@@ -5,9 +5,9 @@ use std::sync::Arc;
 use vestibule_plugins::{Path, Problem, Scope, Template};
 
 use super::Host;
-use crate::config::{EndpointAddress, EndpointConfig, HostConfig, UpstreamConfig};
+use crate::config::{EndpointAddress, EndpointConfig, HostConfig, ProtocolConfig, UpstreamConfig};
 use crate::observe::Metrics;
-use crate::upstream::{Address, Balance, Endpoint, Upstream};
+use crate::upstream::{Address, Balance, Endpoint, Protocol, Upstream};
 
 /// Compiles one upstream; `at` is its own path.
 pub fn compile(
@@ -17,6 +17,7 @@ pub fn compile(
     metrics: &Metrics,
     problems: &mut Vec<Problem>,
 ) -> Arc<Upstream> {
+    problems.extend(contradiction(config, at));
     let listed = at.key("endpoints");
     if config.endpoints.is_empty() {
         problems.push(
@@ -44,11 +45,42 @@ pub fn compile(
     Arc::new(Upstream {
         name: name.to_owned(),
         balance: Balance::new(endpoints.collect()),
+        protocol: protocol(config),
         connect_timeout: (!config.connect_timeout.is_zero()).then_some(config.connect_timeout),
         idle_timeout: config.keepalive.idle_timeout,
         meter: metrics.upstream(name),
         unplaced: metrics.record(name, ""),
     })
+}
+
+/// What is spoken to this upstream.
+pub fn protocol(config: &UpstreamConfig) -> Protocol {
+    match config.protocol {
+        ProtocolConfig::Http1 => Protocol::Http1,
+        ProtocolConfig::H2 => Protocol::H2,
+        ProtocolConfig::H2c => Protocol::H2c,
+        ProtocolConfig::Auto => Protocol::Auto,
+    }
+}
+
+/// That the protocol does not go with the `tls` block, or with the lack of one.
+fn contradiction(config: &UpstreamConfig, at: &Path) -> Option<Problem> {
+    let (what, hint) = match (config.protocol, &config.tls) {
+        (ProtocolConfig::H2, None) => (
+            "`h2` is HTTP/2 over TLS, and this upstream has no `tls` block",
+            "h2 without TLS is `h2c`; with TLS, add `tls: {}`",
+        ),
+        (ProtocolConfig::Auto, None) => (
+            "`auto` lets the TLS handshake choose, and this upstream has no `tls` block",
+            "h2 without TLS is `h2c`; with TLS, add `tls: {}`",
+        ),
+        (ProtocolConfig::H2c, Some(_)) => (
+            "`h2c` is HTTP/2 without TLS, and this upstream has a `tls` block",
+            "h2c with TLS is `h2`; without TLS, remove `tls`",
+        ),
+        _ => return None,
+    };
+    Some(Problem::new(at.key("protocol"), what).hint(hint))
 }
 
 /// The Host that is sent to this upstream.

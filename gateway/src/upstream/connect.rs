@@ -18,25 +18,78 @@ use pingora_http::ResponseHeader;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::Protocol;
 use super::endpoint::Target;
+use super::h2::{Facts, Flights, Made, Pool, Session, establish};
+use super::peer::protocol_of;
 use super::session::SessionKey;
-use super::stream::{Origin, Stream, Transport};
+use super::stream::{HttpVersion, Origin, Stream, Transport};
 use super::tls::{Ciphers, Policies, Seen, TlsPolicy, is_name};
 use crate::diagnose::{Cause, Failure, HandshakeFacts, Refusal, of_handshake};
 
-/// Makes the connections of HTTP/1.1 upstreams in the engine's stead: the engine's own connector ties the verified
-/// name to the SNI, verifies nothing without one, resumes no session, and bounds no attempt as a whole.
+/// Makes the connections to upstreams in the engine's stead: the engine's own connector ties the verified name to the
+/// SNI, verifies nothing without one, resumes no session, and bounds no attempt as a whole. HTTP/1.1 goes by the
+/// engine's pool, HTTP/2 by our own.
 pub struct UpstreamConnector {
-    policies: Arc<Policies>,
+    dialer: Arc<Dialer>,
+    flights: Flights,
 }
 
 impl UpstreamConnector {
-    /// Finds the policy of each peer by its group key.
-    pub fn new(policies: Arc<Policies>) -> Self {
-        Self { policies }
+    /// Finds the policy of each peer by its group key; keeps at most so many idle HTTP/2 connections.
+    pub fn new(policies: Arc<Policies>, max_idle: usize) -> Self {
+        let dialer = Dialer { policies, pool: Arc::new(Pool::new(max_idle)) };
+        Self { dialer: Arc::new(dialer), flights: Flights::default() }
     }
 
-    async fn connect(&self, peer: &HttpPeer) -> Result<Stream, Failure> {
+    /// A connection for one request, shared where the upstream speaks HTTP/2.
+    async fn connect(&self, peer: &HttpPeer) -> Result<(Made, Found), Failure> {
+        let (protocol, pool) = (protocol_of(peer), &self.dialer.pool);
+        if protocol == Protocol::Http1 {
+            return Ok((self.dialer.dial(peer, protocol).await?, Found::New));
+        }
+        let key = peer.reuse_hash();
+        let began = Instant::now();
+        for _ in 0..ROUNDS {
+            if let Some(slot) = pool.acquire(key) {
+                return Ok((Made::H2(slot), Found::Kept));
+            }
+            if pool.chose_http1(key) {
+                return Ok((self.dialer.dial(peer, protocol).await?, Found::New));
+            }
+            let flight = self.flights.join(key, pool.expected_streams(key), || {
+                let (dialer, peer) = (self.dialer.clone(), peer.clone());
+                async move { dialer.dial(&peer, protocol).await }
+            });
+            let total = peer.options.total_connection_timeout;
+            let limit = total.map(|total| total.saturating_sub(began.elapsed()));
+            let landed = within(limit, flight).await.map_err(|_| too_late(limit))?;
+            if let Some(made) = landed.claim()? {
+                return Ok((made, Found::New));
+            }
+        }
+        Err(Failure::new(Cause::ConnectFailed, "no stream on any of the connections that were made"))
+    }
+}
+
+/// How often a request looks for a stream on connections that it waited for with others.
+const ROUNDS: usize = 4;
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    New,
+    Kept,
+}
+
+/// Makes single connections.
+struct Dialer {
+    policies: Arc<Policies>,
+    pool: Arc<Pool>,
+}
+
+impl Dialer {
+    async fn dial(&self, peer: &HttpPeer, protocol: Protocol) -> Result<Made, Failure> {
         let target = match &peer._address {
             SocketAddr::Inet(address) => Target::Tcp(*address),
             SocketAddr::Unix(address) => {
@@ -44,7 +97,8 @@ impl UpstreamConnector {
             }
         };
         let began = Instant::now();
-        // Each of the two steps may take as long as the file says, and no longer than what is left of the attempt.
+        // Each of the steps may take as long as the file says, and no longer than what is left of the attempt. A
+        // connection that is made for several requests goes by the limits of the first.
         let limit = || {
             let left =
                 peer.options.total_connection_timeout.map(|total| total.saturating_sub(began.elapsed()));
@@ -52,45 +106,104 @@ impl UpstreamConnector {
         };
         let origin = Arc::new(Origin::new());
         let mut stream = connect(&target, limit()).await?;
-        // The engine hands this digest back with each request on the connection, pooled or not.
+        // The engine hands this digest back with each request on an HTTP/1.1 connection, pooled or not.
         let blank = ResponseHeader::build(200, Some(0));
         let blank = blank.map_err(|error| Failure::new(Cause::Internal, error.to_string()))?;
         stream.set_proxy_digest(ProxyDigest::new(Box::new(blank), Some(Box::new(origin.clone()))));
-        if !peer.is_tls() {
-            return Ok(Stream::new(Transport::Plain(Box::new(stream)), origin));
+        let (transport, version) = if peer.is_tls() {
+            let policy = self.policies.find(peer.group_key);
+            let policy =
+                policy.ok_or_else(|| Failure::new(Cause::Internal, "a TLS peer without a policy"))?;
+            let stream = handshake(stream, &policy, &target, &peer.sni, limit()).await;
+            let stream = stream.map_err(|(failure, _)| failure)?;
+            origin.note_handshake(stream.ssl().session_reused(), policy.settings.identity.is_some());
+            let version = chosen(protocol, stream.ssl().selected_alpn_protocol())?;
+            (Transport::Tls(stream), version)
+        } else {
+            let version = if protocol == Protocol::H2c { HttpVersion::Http2 } else { HttpVersion::Http1 };
+            (Transport::Plain(Box::new(stream)), version)
+        };
+        let stream = Stream::new(transport, origin.clone(), version);
+        if protocol == Protocol::Auto {
+            self.pool.note_http1(peer.reuse_hash(), version == HttpVersion::Http1);
         }
-        let policy = self.policies.find(peer.group_key);
-        let policy = policy.ok_or_else(|| Failure::new(Cause::Internal, "a TLS peer without a policy"))?;
-        let stream = handshake(stream, &policy, &target, &peer.sni, limit()).await;
-        let stream = stream.map_err(|(failure, _)| failure)?;
-        origin.note_handshake(stream.ssl().session_reused(), policy.settings.identity.is_some());
-        Ok(Stream::new(Transport::Tls(stream), origin))
+        if version == HttpVersion::Http1 {
+            return Ok(Made::Http1(Box::new(stream)));
+        }
+        let facts = Facts {
+            key: peer.reuse_hash(),
+            idle_timeout: peer.options.idle_timeout.unwrap_or_default(),
+            resumed: origin.resumed(),
+        };
+        let limit = limit();
+        let established = within(limit, establish(stream, facts, &self.pool)).await;
+        established
+            .map_err(|_| {
+                Failure::new(
+                    Cause::ConnectTimeout,
+                    format!("no HTTP/2 SETTINGS after {:?}", limit.unwrap_or_default()),
+                )
+            })?
+            .map(Made::H2)
     }
+}
+
+/// What is spoken on a TLS connection whose handshake is done.
+fn chosen(protocol: Protocol, alpn: Option<&[u8]>) -> Result<HttpVersion, Failure> {
+    match (protocol, alpn) {
+        (Protocol::H2 | Protocol::Auto, Some(b"h2")) => Ok(HttpVersion::Http2),
+        // A server without ALPN speaks what there was before it.
+        (Protocol::Http1 | Protocol::Auto, _) => Ok(HttpVersion::Http1),
+        (Protocol::H2 | Protocol::H2c, chosen) => {
+            let chosen = chosen.map(String::from_utf8_lossy);
+            let told = chosen.map_or("offered `h2`, and it chose no protocol".to_owned(), |chosen| {
+                format!("offered `h2`, and it chose `{}`", chosen.escape_debug())
+            });
+            Err(Failure::new(Cause::AlpnMismatch, told))
+        }
+    }
+}
+
+fn too_late(limit: Option<Duration>) -> Failure {
+    Failure::new(Cause::ConnectTimeout, format!("after {:?}", limit.unwrap_or_default()))
 }
 
 #[async_trait]
 impl Connector for UpstreamConnector {
-    type Session = ();
+    type Session = Session;
 
     async fn get_http_session<P: Peer + Send + Sync + 'static>(
         &self,
         peer: &P,
-    ) -> Result<(Connection<()>, bool)> {
+    ) -> Result<(Connection<Session>, bool)> {
         let Some(peer) = (peer as &dyn Any).downcast_ref::<HttpPeer>() else {
             return Err(Failure::new(Cause::Internal, "a peer of another kind").into_error());
         };
-        match self.connect(peer).await {
-            Ok(stream) => Ok((Connection::Stream(Box::new(stream)), false)),
-            Err(failure) => Err(failure.into_error()),
+        let (made, found) = self.connect(peer).await.map_err(Failure::into_error)?;
+        let connection = match made {
+            Made::Http1(stream) => Connection::Stream(stream),
+            Made::H2(slot) => Connection::Session(Session::new(slot).map_err(Failure::into_error)?),
+        };
+        Ok((connection, found == Found::Kept))
+    }
+
+    async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, peer: &P) -> Option<Session> {
+        let peer = (peer as &dyn Any).downcast_ref::<HttpPeer>()?;
+        // HTTP/1.1 streams go to and come from the engine's own pool.
+        if protocol_of(peer) == Protocol::Http1 {
+            return None;
         }
+        Session::new(self.dialer.pool.acquire(peer.reuse_hash())?).ok()
     }
 
-    async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _peer: &P) -> Option<()> {
-        // Streams go to and come from the engine's own HTTP/1.1 pool.
-        None
-    }
-
-    async fn release_http_session<P: Peer + Send + Sync + 'static>(&self, _: (), _: &P, _: Option<Duration>) {
+    async fn release_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        session: Session,
+        _: &P,
+        _: Option<Duration>,
+    ) {
+        // The stream's place goes back to its connection; a stream that has not ended is reset.
+        drop(session);
     }
 }
 

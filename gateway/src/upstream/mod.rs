@@ -4,6 +4,7 @@ mod balance;
 pub mod connect;
 mod dns;
 mod endpoint;
+mod h2;
 pub mod peer;
 mod session;
 mod stream;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use balance::{Balance, Pick, Tried};
 pub use dns::Resolver;
 pub use endpoint::{Address, Endpoint};
+pub use h2::{Unserved, unserved};
 pub use stream::{Armed, Origin};
 pub use tls::{
     Alpn, Ciphers, ClientIdentity, Crl, HOSTNAME_MISMATCH, PIN_MISMATCH, Pin, Policies, Refused, Roots, Seen,
@@ -32,6 +34,8 @@ pub struct Upstream {
     pub name: String,
     /// The endpoints and whose turn it is.
     pub balance: Balance,
+    /// What its endpoints speak.
+    pub protocol: Protocol,
     /// TCP connect, and then the TLS handshake, may each take so long; `None` is no limit.
     pub connect_timeout: Option<Duration>,
     /// How long an idle connection is kept for reuse; zero is not at all.
@@ -40,4 +44,29 @@ pub struct Upstream {
     pub meter: UpstreamMeter,
     /// What came of the attempts that got to no endpoint.
     pub unplaced: Arc<Record>,
+}
+
+/// What is spoken to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, with or without TLS.
+    #[default]
+    Http1,
+    /// HTTP/2 over TLS.
+    H2,
+    /// HTTP/2 without TLS.
+    H2c,
+    /// HTTP/2 or HTTP/1.1 over TLS, as ALPN chooses.
+    Auto,
+}
+
+impl Protocol {
+    /// What is offered by ALPN.
+    pub fn alpn(self) -> Alpn {
+        match self {
+            Self::Http1 | Self::H2c => Alpn::Http1,
+            Self::H2 => Alpn::H2,
+            Self::Auto => Alpn::Both,
+        }
+    }
 }

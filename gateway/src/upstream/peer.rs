@@ -8,6 +8,7 @@ use pingora_core::protocols::ALPN;
 use pingora_core::protocols::tls::CustomALPN;
 use pingora_core::upstreams::peer::HttpPeer;
 
+use super::Protocol;
 use super::endpoint::{Address, Target};
 use super::tls::TlsPolicy;
 
@@ -24,29 +25,69 @@ pub struct Limits {
     pub idle: Duration,
 }
 
-/// A custom ALPN makes the engine ask our connector for the stream; what is offered is http/1.1.
-static OURS: LazyLock<ALPN> = LazyLock::new(|| ALPN::Custom(CustomALPN::new(b"vestibule".to_vec())));
+/// A custom ALPN makes the engine ask our connector for the connection, which reads off it what is to be spoken; what
+/// is offered to the upstream is the policy's. The engine refuses the names of real protocols here.
+static OURS: LazyLock<[(Protocol, ALPN); 4]> = LazyLock::new(|| {
+    let ours = |protocol: Protocol| (protocol, ALPN::Custom(CustomALPN::new(format!("{protocol:?}").into())));
+    [Protocol::Http1, Protocol::H2, Protocol::H2c, Protocol::Auto].map(ours)
+});
+
+/// The group key of plain HTTP/2, which shares an address with plain HTTP/1.1 but no connection.
+const H2C: u64 = 2;
 
 /// The engine's peer for one attempt. `identity` is the SNI, or the IP address verified in its stead; empty where
 /// there is neither. It and the policy's key are part of the pool's key, and so is the address.
 ///
 /// # Errors
 /// A unix path that is too long for a socket address.
-pub fn peer(address: &Address, tls: Option<(&TlsPolicy, &str)>, limits: Limits) -> Result<Box<HttpPeer>> {
+pub fn peer(
+    address: &Address,
+    protocol: Protocol,
+    tls: Option<(&TlsPolicy, &str)>,
+    limits: Limits,
+) -> Result<Box<HttpPeer>> {
     let identity = tls.map(|(_, identity)| identity).unwrap_or_default().to_owned();
     let mut peer = match &address.target {
         // The address is resolved already, so `HttpPeer::new`, which would block to look a name up, does not.
         Target::Tcp(socket) => HttpPeer::new(*socket, tls.is_some(), identity),
         Target::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), tls.is_some(), identity)?,
     };
-    if let Some((policy, _)) = tls {
-        peer.group_key = policy.key;
+    // What ALPN may choose is a part of the policy, and so of its key.
+    peer.group_key = match tls {
+        Some((policy, _)) => policy.key,
+        None if protocol == Protocol::H2c => H2C,
+        None => 0,
+    };
+    if let Some((_, ours)) = OURS.iter().find(|(ours, _)| *ours == protocol) {
+        peer.options.alpn = ours.clone();
     }
-    peer.options.alpn = OURS.clone();
     peer.options.connection_timeout = limits.connect;
     peer.options.total_connection_timeout = limits.attempt;
     peer.options.read_timeout = limits.io;
     peer.options.write_timeout = limits.io;
     peer.options.idle_timeout = Some(limits.idle);
     Ok(Box::new(peer))
+}
+
+/// What is to be spoken to this peer.
+pub fn protocol_of(peer: &HttpPeer) -> Protocol {
+    let ours = OURS.iter().find(|(_, ours)| *ours == peer.options.alpn);
+    ours.map_or(Protocol::Http1, |(protocol, _)| *protocol)
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::upstreams::peer::Peer;
+
+    use super::*;
+
+    #[test]
+    fn each_protocol_has_connections_of_its_own() {
+        let address = Address::tcp("127.0.0.1:80".parse().unwrap());
+        let limits = Limits { connect: None, attempt: None, io: None, idle: Duration::ZERO };
+        let [http1, h2c] =
+            [Protocol::Http1, Protocol::H2c].map(|protocol| peer(&address, protocol, None, limits).unwrap());
+        assert_ne!(http1.reuse_hash(), h2c.reuse_hash());
+        assert_eq!([protocol_of(&http1), protocol_of(&h2c)], [Protocol::Http1, Protocol::H2c]);
+    }
 }

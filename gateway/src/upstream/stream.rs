@@ -85,7 +85,7 @@ impl Origin {
             && self.held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less).is_ok()
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         match self.deadline.load(Ordering::Acquire) {
             0 => None,
             micros => Some(self.made + Duration::from_micros(micros)),
@@ -99,6 +99,32 @@ pub struct Stream {
     transport: Transport,
     origin: Arc<Origin>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Until the first bytes have come.
+    expected: Option<HttpVersion>,
+}
+
+/// What the upstream is expected to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1, and 1.0.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl HttpVersion {
+    /// Tells where an upstream's first bytes are those of the other version.
+    fn mismatch(self, first: &[u8]) -> Option<Failure> {
+        // RFC 9113 section 4.1: a length of three bytes, a type, flags, a stream. What a server begins with is SETTINGS,
+        // or GOAWAY, of the connection.
+        let is_frame = matches!(first, [0, _, _, 4 | 7, _, 0, 0, 0, 0, ..]);
+        let told = match self {
+            Self::Http1 if is_frame => "it answers HTTP/1.1 in HTTP/2 frames",
+            Self::Http2 if first.starts_with(b"HTTP/1.") => "it answers HTTP/2 in HTTP/1.1",
+            _ => return None,
+        };
+        Some(Failure::new(Cause::AlpnMismatch, told))
+    }
 }
 
 /// With or without TLS.
@@ -111,9 +137,18 @@ pub enum Transport {
 }
 
 impl Stream {
-    /// A connection that is made.
-    pub fn new(transport: Transport, origin: Arc<Origin>) -> Self {
-        Self { transport, origin, timer: None }
+    /// A connection that is made, and on which the upstream has said nothing yet.
+    pub fn new(transport: Transport, origin: Arc<Origin>, expected: HttpVersion) -> Self {
+        Self { transport, origin, timer: None, expected: Some(expected) }
+    }
+
+    /// Whether what has come so far is of the version that is expected.
+    fn checked(&mut self, come: &[u8]) -> io::Result<()> {
+        let mismatch = match come {
+            [] => None,
+            first => self.expected.take().and_then(|expected| expected.mismatch(first)),
+        };
+        mismatch.map_or(Ok(()), |failure| Err(io::Error::new(io::ErrorKind::InvalidData, failure)))
     }
 
     /// Ready with an error once the deadline has passed; called when the transport has nothing to say.
@@ -173,12 +208,16 @@ impl AsyncRead for Stream {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        let before = buf.filled().len();
         let polled = match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         if let Poll::Ready(Err(error)) = polled {
             return Poll::Ready(Err(self.explained(error)));
+        }
+        if self.expected.is_some() && polled.is_ready() {
+            self.checked(&buf.filled()[before..])?;
         }
         self.or_deadline(polled, cx)
     }
@@ -346,11 +385,30 @@ mod tests {
         drop(far);
     }
 
+    #[test]
+    fn the_first_bytes_tell_an_upstream_of_the_other_version() {
+        let settings = [0, 0, 18, 4, 0, 0, 0, 0, 0, 0, 3];
+        let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0];
+        for (expected, first, mismatches) in [
+            (HttpVersion::Http1, &settings[..], true),
+            (HttpVersion::Http1, &goaway, true),
+            (HttpVersion::Http1, b"HTTP/1.1 200 OK", false),
+            (HttpVersion::Http1, &settings[..3], false),
+            (HttpVersion::Http2, &settings, false),
+            (HttpVersion::Http2, b"HTTP/1.1 400 Bad Request", true),
+            (HttpVersion::Http2, b"SSH-2.0", false),
+        ] {
+            let told = expected.mismatch(first).map(|failure| failure.cause);
+            assert_eq!(told, mismatches.then_some(Cause::AlpnMismatch), "{expected:?} {first:?}");
+        }
+    }
+
     async fn connected() -> (Stream, Arc<Origin>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
         let origin = Arc::new(Origin::new());
-        (Stream::new(Transport::Plain(Box::new(L4::from(near))), origin.clone()), origin, far)
+        let transport = Transport::Plain(Box::new(L4::from(near)));
+        (Stream::new(transport, origin.clone(), HttpVersion::Http1), origin, far)
     }
 }
