@@ -3,6 +3,7 @@
 //! Read by the access log, the warning in the log, metrics, the admin endpoint and the error replies' status. Nothing
 //! here does I/O.
 
+mod answer;
 mod cause;
 mod tls;
 
@@ -10,6 +11,7 @@ use std::fmt;
 
 use pingora_core::{Error, ErrorType};
 
+pub use answer::{HttpVersion, of_first_bytes, of_refusal, of_status};
 pub use cause::Cause;
 pub use tls::{HandshakeFacts, Refusal, name_text, names_of, of_handshake, of_read};
 

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::{HeaderValue, header};
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -31,6 +32,7 @@ pub async fn begin(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     ctx.attempt.stage = Stage::Begun;
     ctx.attempt.deadline = None;
     ctx.attempt.tls = None;
+    ctx.attempt.refusal = false;
     disarm(ctx);
     let begun = pick(session.req_header(), session.is_upgrade_req(), ctx);
     if let Err(failure) = &begun {
@@ -96,12 +98,21 @@ pub fn identity(target: &Target, head: &RequestHeader, ctx: &Ctx) -> String {
     let name = match &tls.sni {
         Sni::None => return String::new(),
         Sni::Template(template) => template.render(head, &ctx.info()).into_owned(),
-        Sni::Host => host(target, head, ctx).unwrap_or_else(|| {
-            head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned()
-        }),
+        Sni::Host => sent_host(target, head, ctx),
     };
-    // RFC 6066 section 3: neither a port nor a trailing dot.
-    host_name(&name).trim_end_matches('.').trim_matches(['[', ']']).to_ascii_lowercase()
+    bare(&name)
+}
+
+/// The name in a Host. RFC 6066 section 3: neither a port nor a trailing dot.
+fn bare(host: &str) -> String {
+    host_name(host).trim_end_matches('.').trim_matches(['[', ']']).to_ascii_lowercase()
+}
+
+/// The Host that is sent, with its port.
+fn sent_host(target: &Target, head: &RequestHeader, ctx: &Ctx) -> String {
+    host(target, head, ctx).unwrap_or_else(|| {
+        head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned()
+    })
 }
 
 /// The Host to send where it is not the one that the request has.
@@ -176,12 +187,15 @@ pub fn answered(session: &mut Session, response: &ResponseHeader, ctx: &mut Ctx)
     }
     ctx.attempt.stage = Stage::Answered;
     ctx.attempt.status = Some(status.as_u16());
+    ctx.attempt.refusal = status == http::StatusCode::BAD_REQUEST;
     ctx.attempt.took = ctx.attempt.started.map(|started| started.elapsed());
     if !policy(ctx).is_retryable_status(status.as_u16()) {
+        told_by_status(session.req_header(), status.as_u16(), ctx);
         return Ok(());
     }
     let failure = Failure::new(Cause::UpstreamStatus, status.as_str());
     if !again(session, ctx, Outcome::Status(status.as_u16()), Sent::Something) {
+        told_by_status(session.req_header(), status.as_u16(), ctx);
         tally::failed(ctx, &failure);
         // The client gets the upstream's own answer: it says more than one of ours.
         return Ok(());
@@ -190,6 +204,26 @@ pub fn answered(session: &mut Session, response: &ResponseHeader, ctx: &mut Ctx)
     let mut error = failure.into_error();
     error.set_retry(true);
     Err(error)
+}
+
+/// Notes the mistake that a status tells of, in an answer that is passed on as it is.
+fn told_by_status(head: &RequestHeader, status: u16, ctx: &mut Ctx) {
+    let Some(target) = ctx.target().filter(|_| matches!(status, 421 | 426)) else { return };
+    let identity = target.tls.is_some().then_some(ctx.attempt.identity.as_str());
+    let host = bare(&sent_host(target, head, ctx));
+    if let Some(failure) = diagnose::of_status(status, &host, identity) {
+        warn(ctx, &failure);
+    }
+}
+
+/// Notes the mistake that a 400 tells of, by the first piece of its body. The answer is passed on as it is.
+pub fn told_by_body(body: Option<&Bytes>, ctx: &mut Ctx) {
+    let Some(body) = body.filter(|body| ctx.attempt.refusal && !body.is_empty()) else { return };
+    ctx.attempt.refusal = false;
+    let is_tls = ctx.target().is_some_and(|target| target.tls.is_some());
+    if let Some(failure) = diagnose::of_refusal(body, is_tls) {
+        warn(ctx, &failure);
+    }
 }
 
 /// The endpoint could not be connected to: nothing of the request has been sent.

@@ -76,6 +76,8 @@ pub struct Attempts {
     pub status: Option<u16>,
     /// How long it took to answer so.
     pub took: Option<Duration>,
+    /// Whether it is a 400 of which no piece of the body has come yet.
+    pub refusal: bool,
     /// TLS towards the upstream: its version, and whether the session was resumed.
     pub tls: Option<(&'static str, bool)>,
     /// The deadline that was set on its connection.

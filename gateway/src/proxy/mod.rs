@@ -140,10 +140,11 @@ impl ProxyHttp for Proxy {
     fn upstream_response_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         _end_of_stream: bool,
         ctx: &mut Self::CTX,
     ) -> Result<Option<std::time::Duration>> {
+        attempt::told_by_body(body.as_ref(), ctx);
         ctx.remaining(None).map(|_| None).map_err(crate::diagnose::Failure::into_error)
     }
 

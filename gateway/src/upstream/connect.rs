@@ -23,9 +23,9 @@ use super::endpoint::Target;
 use super::h2::{Facts, Flights, Made, Pool, Session, establish};
 use super::peer::protocol_of;
 use super::session::SessionKey;
-use super::stream::{HttpVersion, Origin, Stream, Transport};
+use super::stream::{Origin, Stream, Transport};
 use super::tls::{Ciphers, Policies, Seen, TlsPolicy, is_name};
-use crate::diagnose::{Cause, Failure, HandshakeFacts, Refusal, of_handshake};
+use crate::diagnose::{Cause, Failure, HandshakeFacts, HttpVersion, Refusal, of_handshake};
 
 /// Makes the connections to upstreams in the engine's stead: the engine's own connector ties the verified name to the
 /// SNI, verifies nothing without one, resumes no session, and bounds no attempt as a whole. HTTP/1.1 goes by the

@@ -21,7 +21,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
-use crate::diagnose::{self, Cause, Failure};
+use crate::diagnose::{self, Cause, Failure, HttpVersion};
 
 /// What is remembered with a connection for as long as it lives, shared with the request that uses it.
 #[derive(Debug)]
@@ -99,32 +99,8 @@ pub struct Stream {
     transport: Transport,
     origin: Arc<Origin>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Until the first bytes have come.
+    /// What the upstream is to speak, until its first bytes have come.
     expected: Option<HttpVersion>,
-}
-
-/// What the upstream is expected to speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HttpVersion {
-    /// HTTP/1.1, and 1.0.
-    Http1,
-    /// HTTP/2.
-    Http2,
-}
-
-impl HttpVersion {
-    /// Tells where an upstream's first bytes are those of the other version.
-    fn mismatch(self, first: &[u8]) -> Option<Failure> {
-        // RFC 9113 section 4.1: a length of three bytes, a type, flags, a stream. What a server begins with is SETTINGS,
-        // or GOAWAY, of the connection.
-        let is_frame = matches!(first, [0, _, _, 4 | 7, _, 0, 0, 0, 0, ..]);
-        let told = match self {
-            Self::Http1 if is_frame => "it answers HTTP/1.1 in HTTP/2 frames",
-            Self::Http2 if first.starts_with(b"HTTP/1.") => "it answers HTTP/2 in HTTP/1.1",
-            _ => return None,
-        };
-        Some(Failure::new(Cause::AlpnMismatch, told))
-    }
 }
 
 /// With or without TLS.
@@ -142,13 +118,16 @@ impl Stream {
         Self { transport, origin, timer: None, expected: Some(expected) }
     }
 
-    /// Whether what has come so far is of the version that is expected.
+    /// Whether what has come so far is what is expected.
     fn checked(&mut self, come: &[u8]) -> io::Result<()> {
-        let mismatch = match come {
+        let is_tls = matches!(self.transport, Transport::Tls(_));
+        let failure = match come {
             [] => None,
-            first => self.expected.take().and_then(|expected| expected.mismatch(first)),
+            first => {
+                self.expected.take().and_then(|expected| diagnose::of_first_bytes(first, expected, is_tls))
+            }
         };
-        mismatch.map_or(Ok(()), |failure| Err(io::Error::new(io::ErrorKind::InvalidData, failure)))
+        failure.map_or(Ok(()), |failure| Err(io::Error::new(io::ErrorKind::InvalidData, failure)))
     }
 
     /// Ready with an error once the deadline has passed; called when the transport has nothing to say.
@@ -217,7 +196,7 @@ impl AsyncRead for Stream {
             return Poll::Ready(Err(self.explained(error)));
         }
         if self.expected.is_some() && polled.is_ready() {
-            self.checked(&buf.filled()[before..])?;
+            self.checked(buf.filled().get(before..).unwrap_or_default())?;
         }
         self.or_deadline(polled, cx)
     }
@@ -383,24 +362,6 @@ mod tests {
             "the later one stays"
         );
         drop(far);
-    }
-
-    #[test]
-    fn the_first_bytes_tell_an_upstream_of_the_other_version() {
-        let settings = [0, 0, 18, 4, 0, 0, 0, 0, 0, 0, 3];
-        let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0];
-        for (expected, first, mismatches) in [
-            (HttpVersion::Http1, &settings[..], true),
-            (HttpVersion::Http1, &goaway, true),
-            (HttpVersion::Http1, b"HTTP/1.1 200 OK", false),
-            (HttpVersion::Http1, &settings[..3], false),
-            (HttpVersion::Http2, &settings, false),
-            (HttpVersion::Http2, b"HTTP/1.1 400 Bad Request", true),
-            (HttpVersion::Http2, b"SSH-2.0", false),
-        ] {
-            let told = expected.mismatch(first).map(|failure| failure.cause);
-            assert_eq!(told, mismatches.then_some(Cause::AlpnMismatch), "{expected:?} {first:?}");
-        }
     }
 
     async fn connected() -> (Stream, Arc<Origin>, TcpStream) {
