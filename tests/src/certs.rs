@@ -99,6 +99,11 @@ impl Certs {
 
     /// A list of what this authority has revoked, valid for a century.
     pub fn crl(&self, by: &Authority, revoked: &[&Pair]) -> PathBuf {
+        self.crl_until(by, revoked, 2124)
+    }
+
+    /// The same, valid until the first day of this year.
+    pub fn crl_until(&self, by: &Authority, revoked: &[&Pair], year: i32) -> PathBuf {
         let entry = |pair: &&Pair| {
             let leaf = X509::from_pem(&fs::read(&pair.cert).unwrap()).unwrap();
             RevokedCertParams {
@@ -110,7 +115,7 @@ impl Certs {
         };
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2124, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.iter().map(entry).collect(),
@@ -132,6 +137,35 @@ impl Certs {
             key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), password.as_bytes()).unwrap();
         let key = self.write("encrypted", "key", &String::from_utf8(key).unwrap());
         (Pair { key, ..pair.clone() }, self.write("password", "txt", &format!("{password}\n")))
+    }
+
+    /// A server's certificate whose first day is in 2100.
+    pub fn not_yet_valid(&self, by: &Authority, names: &[&str]) -> Pair {
+        let mut params = leaf_params(names[0], names, ExtendedKeyUsagePurpose::ServerAuth);
+        params.not_before = date_time_ymd(2100, 1, 1);
+        params.not_after = date_time_ymd(2101, 1, 1);
+        self.signed(names[0], &params, by)
+    }
+
+    /// The same certificate and key with the certificates of these files behind the leaf, and no others.
+    pub fn with_chain(&self, pair: &Pair, above: &[&Path]) -> Pair {
+        let read = |path: &Path| fs::read_to_string(path).unwrap();
+        let leaf = X509::from_pem(&fs::read(&pair.cert).unwrap()).unwrap().to_pem().unwrap();
+        let above: String = above.iter().map(|path| read(path)).collect();
+        let cert = String::from_utf8(leaf).unwrap() + &above;
+        Pair {
+            cert: self.write("chained", "crt", &cert),
+            key: pair.key.clone(),
+            both: self.write("chained", "pem", &(cert + &read(&pair.key))),
+        }
+    }
+
+    /// A client's certificate whose last day was in 2020.
+    pub fn expired_client(&self, by: &Authority, name: &str) -> Pair {
+        let mut params = leaf_params(name, &[], ExtendedKeyUsagePurpose::ClientAuth);
+        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_after = date_time_ymd(2020, 1, 1);
+        self.signed(name, &params, by)
     }
 
     /// A client's certificate with this common name.

@@ -11,6 +11,7 @@ pub mod origin;
 pub mod ports;
 pub mod process;
 pub mod real;
+pub mod unanswered;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ mod envoy;
 mod haproxy;
 mod kube;
 mod nginx;
+mod server;
 mod wrk;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ pub use envoy::Envoy;
 pub use haproxy::HaProxy;
 pub use kube::{Kube, kubectl};
 pub use nginx::{Nginx, NginxTls};
+pub use server::{Program, Server, ServerTls, Version};
 pub use wrk::{Load, wrk};
 
 /// Whether a TLS server asks for a client certificate.
