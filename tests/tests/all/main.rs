@@ -17,6 +17,7 @@ mod kube;
 mod lifecycle;
 mod limits;
 mod load;
+mod matrix;
 mod page;
 mod proxy;
 mod random;
