@@ -135,7 +135,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Report {
 }
 
 /// The same for files that were read already.
-pub(super) fn join(sources: Vec<(PathBuf, Vec<u8>)>, base: &Path) -> Result<Loaded, Report> {
+pub(crate) fn join(sources: Vec<(PathBuf, Vec<u8>)>, base: &Path) -> Result<Loaded, Report> {
     let mut hash = Sha256::new();
     let mut faults = Vec::new();
     let mut exact = Vec::new();

@@ -16,12 +16,12 @@ use std::time::Duration;
 
 pub use balance::{Balance, Pick, Tried};
 pub use dns::Resolver;
-pub use endpoint::{Address, Endpoint};
+pub use endpoint::{Address, Endpoint, Target};
 pub use h2::{Unserved, unserved};
 pub use stream::{Armed, Origin};
 pub use tls::{
     Alpn, Ciphers, ClientIdentity, Crl, HOSTNAME_MISMATCH, PIN_MISMATCH, Pin, Policies, Refused, Roots, Seen,
-    Settings, TlsPolicy, Trust, Verification, VerifiedName, Version, is_name, knows_curve,
+    Settings, TlsPolicy, Trust, Verification, VerifiedName, Version, is_ca, is_name, knows_curve,
 };
 
 use crate::observe::Record;

@@ -74,6 +74,13 @@ pub fn note_certificate_requests(builder: &mut SslContextBuilder) {
     unsafe { SSL_CTX_set_cert_cb(builder.as_ptr(), Some(asked), ptr::null_mut()) }
 }
 
+/// Whether the certificate is one of a CA (RFC 5280 section 4.2.1.9).
+pub fn is_ca(certificate: &X509Ref) -> bool {
+    // SAFETY: the certificate lives through the call; OpenSSL caches what it finds under a lock of its own.
+    let flags = unsafe { sys::X509_get_extension_flags(certificate.as_ptr()) };
+    flags & sys::EXFLAG_CA != 0
+}
+
 /// Which parts of a certificate a DNS name is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compare {

@@ -23,6 +23,7 @@ use openssl::x509::X509;
 use super::session::{SessionKey, Sessions};
 use key_log::KeyLog;
 
+pub use ffi::is_ca;
 pub use name::VerifiedName;
 pub use policies::Policies;
 pub use settings::{
