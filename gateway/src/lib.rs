@@ -4,6 +4,7 @@ pub mod admin;
 mod cli;
 pub mod config;
 pub mod diagnose;
+pub mod doctor;
 mod engine;
 pub mod explain;
 pub mod listener;

@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod doctor;
 mod explain;
 mod run;
 mod schema;
@@ -10,6 +11,7 @@ mod test;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use env_logger::Env;
@@ -38,6 +40,9 @@ enum Command {
         #[arg(long)]
         deny_warnings: bool,
     },
+    /// Say whether requests get through to each endpoint, and what mends it where they do not. Exits with 0 where all is
+    /// good, 1 with a warning, 2 where requests fail, 3 where the configuration cannot be loaded.
+    Doctor(doctor::DoctorArguments),
     /// Say what would become of a request and why, without sending anything.
     Explain(explain::ExplainArguments),
     /// Check that sample requests take the routes, and get the answers, that a file of cases expects.
@@ -80,6 +85,10 @@ pub fn main(registry: Registry) -> ExitCode {
             let on_warnings = if deny_warnings { OnWarnings::Deny } else { OnWarnings::Tell };
             check::check(&config.config, on_warnings, &workshop)
         }
+        Command::Doctor(arguments) => match doctor::doctor(&arguments, &workshop) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Explain(arguments) => explain::explain(&arguments, &workshop),
         Command::Test { config: ConfigArgument { config }, cases } => test::test(&config, &cases, &workshop),
         Command::Demo { port } => demo::demo(port, &workshop),
@@ -92,6 +101,11 @@ pub fn main(registry: Registry) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A time as the file spells it.
+fn duration(text: &str) -> Result<Duration, String> {
+    vestibule_plugins::duration::parse(text)
 }
 
 /// Prints a line; a reader that has seen enough, such as `head`, is no error.

@@ -6,6 +6,7 @@ mod admin;
 mod claims;
 mod dns;
 mod docs;
+mod doctor;
 mod drain;
 mod example;
 mod examples;

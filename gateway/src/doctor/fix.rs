@@ -1,0 +1,237 @@
+//! From a plan that worked to the edit of the user's own file, which is compiled and tried once more; and words where no
+//! edit mends it.
+
+use std::time::Duration;
+
+use openssl::x509::X509ExtendedKeyUsage;
+use serde_yaml::Value;
+use vestibule_plugins::problem::did_you_mean;
+
+use super::ask::Http;
+use super::chain::{days_left, ordered};
+use super::examine::Practice;
+use super::place::{Edit, joined};
+use super::probe::{Attempt, Request, Way};
+use super::remedy::{Case, Plan};
+use super::report::{FileChange, Fix};
+use super::target::{Subject, Wanted, subjects, with_unused_upstreams};
+use crate::config::{self, Config, Document, EndpointAddress, edit};
+use crate::diagnose::{Cause, Failure, name_text, names_of};
+use crate::snapshot;
+use crate::upstream::Address;
+
+/// The edits of a plan that a request got through with; nothing where the changed file would not do the same.
+pub async fn of_plan(
+    practice: &Practice<'_>,
+    case: &Case<'_>,
+    address: &Address,
+    plan: &Plan,
+) -> Option<Fix> {
+    let changes = changes(&practice.document, &joined(&plan.edits))?;
+    let fix = Fix { words: plan.words.clone(), tried: true, changes, save: plan.save.clone() };
+    if !fix.save.is_empty() {
+        // The edits name a file that is not there yet, so the changed file cannot be compiled: what was tried is the plan.
+        return Some(fix);
+    }
+    works(practice, case.subject, address, &fix).await.then_some(fix)
+}
+
+/// Compiles the changed files and makes the request with them, as `run` would.
+async fn works(practice: &Practice<'_>, subject: &Subject, address: &Address, fix: &Fix) -> bool {
+    let texts = practice.document.files().iter().map(|file| {
+        let changed = fix.changes.iter().find(|change| change.file == *file);
+        let text = changed.map(|change| Ok(change.after.clone().into_bytes()));
+        Some((file.clone(), text.unwrap_or_else(|| std::fs::read(file)).ok()?))
+    });
+    let Some(texts) = texts.collect::<Option<Vec<_>>>() else { return false };
+    let Ok(mut loaded) = config::load::join(texts, practice.document.base()) else { return false };
+    let written = loaded.config.routes.len();
+    with_unused_upstreams(&mut loaded);
+    let Ok(snapshot) = snapshot::compile(&loaded, practice.workshop) else { return false };
+    let wanted = Wanted { name: None, host: Some(subject.client_host.clone()) };
+    let Ok(changed) = subjects(&loaded.config, &snapshot.into(), written, &wanted) else { return false };
+    let same = |other: &&Subject| {
+        other.upstream == subject.upstream
+            && other.endpoint.text == subject.endpoint.text
+            && other.speaks == subject.speaks
+            && (subject.routes.is_empty() || subject.routes.iter().any(|route| other.routes.contains(route)))
+    };
+    let Some(changed) = changed.iter().find(same) else { return false };
+    let way = Way {
+        tls: changed.policy.clone().map(|policy| (policy, changed.identity.clone())),
+        request: Request::Get {
+            version: Http::OneOne,
+            host: changed.host.clone(),
+            path: changed.path.clone(),
+        },
+        limit: changed.connect_timeout.or(Some(practice.lab.timeout)),
+    };
+    practice.lab.attempt(&address.target, &way).await.result.is_ok()
+}
+
+/// The edits as changes of the files; nothing where the file is written in a way that one of them would break.
+fn changes(document: &Document, edits: &[Edit]) -> Option<Vec<FileChange>> {
+    let edits = edits.iter().map(|edit| match edit {
+        Edit::Set(path, value) => edit::Edit::Set { path: path.clone(), value: in_one_line(value) },
+        Edit::Remove(path) => edit::Edit::Remove { path: path.clone() },
+    });
+    let changes = edit::apply(document, &edits.collect::<Vec<_>>());
+    let changes = changes.inspect_err(|error| log::debug!("an edit is not possible: {error}")).ok()?;
+    let changes = changes.into_iter().map(|change| FileChange {
+        diff: change.diff(),
+        file: change.file,
+        after: change.after,
+    });
+    Some(changes.collect())
+}
+
+fn in_one_line(value: &Value) -> String {
+    match value {
+        Value::String(text) => edit::quoted(text),
+        Value::Sequence(items) => {
+            format!("[{}]", items.iter().map(in_one_line).collect::<Vec<_>>().join(", "))
+        }
+        Value::Mapping(map) if map.is_empty() => "{}".to_owned(),
+        Value::Mapping(map) => {
+            let entries =
+                map.iter().map(|(key, value)| format!("{}: {}", in_one_line(key), in_one_line(value)));
+            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        }
+        Value::Bool(value) => value.to_string(),
+        Value::Number(value) => value.to_string(),
+        Value::Null | Value::Tagged(_) => String::new(),
+    }
+}
+
+/// What is to be done where no edit was found that mends it.
+pub fn words_alone(
+    practice: &Practice<'_>,
+    case: &Case<'_>,
+    failure: &Failure,
+    first: &Attempt,
+) -> Option<Fix> {
+    let shown = &first.seen.presented;
+    let mut edits = Vec::new();
+    let words = match failure.cause {
+        Cause::ConnectRefused => other_ports(case.config, case.subject),
+        Cause::ConnectTimeout => vec![
+            format!(
+                "nothing came back within {}: look for a firewall in between that drops packets",
+                ms(first.took)
+            ),
+            "check the address and the port under `endpoints`".to_owned(),
+        ],
+        Cause::TlsHandshakeTimeout => vec![format!(
+            "the connection took {}, and then nothing ended the handshake within {}: see whether the upstream is \
+             overloaded, or waits for something before TLS, such as the PROXY protocol",
+            ms(first.connected.unwrap_or_default()),
+            ms(first.took.saturating_sub(first.connected.unwrap_or_default())),
+        )],
+        Cause::TlsExpired | Cause::TlsRevoked => {
+            vec!["no key of the file mends it: the upstream needs a new certificate".to_owned()]
+        }
+        Cause::TlsNotYetValid => vec![format!(
+            "no key of the file mends it: the clock here says {}; set the one of the two that is wrong, or have the \
+             certificate made anew",
+            jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
+        )],
+        Cause::TlsCrlUnusable => {
+            let issuers: Vec<String> = ordered(shown).iter().map(|it| name_text(it.issuer_name())).collect();
+            vec![format!(
+                "put the present lists of `{}` into the file of `verify: {{ crl: FILE }}`: each CA publishes its own",
+                issuers.join("` and `")
+            )]
+        }
+        Cause::TlsNameMismatch => {
+            let names = shown.first().map(|leaf| names_of(leaf)).unwrap_or_default();
+            vec![format!(
+                "the certificate is for `{}`: choose the name that the upstream goes by, and write \
+                 `verify: {{ name: NAME }}`",
+                names.join("`, `")
+            )]
+        }
+        Cause::TlsClientCertificateRequired | Cause::TlsClientCertificateRejected => {
+            edits = case.placeholder_pair();
+            client_certificate(failure.cause, case.subject, first)
+        }
+        Cause::TlsSniMissing | Cause::TlsSniUnrecognized | Cause::TlsPeerReset => {
+            let names = case.names();
+            let tried = match names.is_empty() {
+                true => "the file knows no name to try".to_owned(),
+                false => format!("it accepts none of `{}`", names.join("`, `")),
+            };
+            vec![format!(
+                "{tried}: ask who runs the upstream for the name that it serves, and write `tls: {{ sni: NAME }}`"
+            )]
+        }
+        cause => vec![cause.remedy().to_owned()],
+    };
+    let changes = changes(&practice.document, &edits).unwrap_or_default();
+    Some(Fix { words, tried: false, changes, save: Vec::new() }).filter(|fix| !fix.words.concat().is_empty())
+}
+
+/// What is to be done about a name without an address.
+pub fn for_name(config: &Config, subject: &Subject) -> Option<Fix> {
+    let (name, _) = subject.endpoint.name.as_ref()?;
+    let endpoints = config.upstreams.values().flat_map(|upstream| &upstream.endpoints);
+    let others = endpoints.filter_map(|endpoint| match &endpoint.address {
+        EndpointAddress::Name { host, .. } if host != name => Some(host.as_str()),
+        _ => None,
+    });
+    let others: Vec<&str> = others.chain(["localhost"]).collect();
+    let near = did_you_mean(name, others);
+    let words = near.into_iter().chain([
+        format!("ask this machine for it, `getent hosts {name}`: where that knows it, the name servers of /etc/resolv.conf do not"),
+        "correct the name under `endpoints`".to_owned(),
+    ]);
+    Some(Fix { words: words.collect(), tried: false, changes: Vec::new(), save: Vec::new() })
+}
+
+/// Ports of the same host that the file names elsewhere.
+fn other_ports(config: &Config, subject: &Subject) -> Vec<String> {
+    let host = |endpoint: &str| endpoint.rsplit_once(':').map(|(host, _)| host.to_owned());
+    let own = host(&subject.endpoint.text);
+    let endpoints = config.upstreams.values().flat_map(|upstream| &upstream.endpoints);
+    let texts = endpoints.map(|endpoint| endpoint.address.to_string());
+    let mut others: Vec<String> =
+        texts.filter(|text| own.is_some() && host(text) == own && *text != subject.endpoint.text).collect();
+    others.dedup();
+    let mut words = vec!["start the upstream, or correct the port under `endpoints`".to_owned()];
+    if !others.is_empty() {
+        words.push(format!("of the same host, the file also names `{}`", others.join("`, `")));
+    }
+    words
+}
+
+fn client_certificate(cause: Cause, subject: &Subject, first: &Attempt) -> Vec<String> {
+    let mut words = Vec::new();
+    let identity = subject.policy.as_ref().and_then(|policy| policy.settings.identity.as_ref());
+    if let Some(leaf) = identity.and_then(|identity| identity.chain.first())
+        && cause == Cause::TlsClientCertificateRejected
+    {
+        let (name, issuer) = (name_text(leaf.subject_name()), name_text(leaf.issuer_name()));
+        words.push(format!(
+            "what was shown is `{name}`, signed by `{issuer}`, with {} days left",
+            days_left(leaf)
+        ));
+        let client = X509ExtendedKeyUsage::SSL_CLIENT | X509ExtendedKeyUsage::ANYEKU;
+        if leaf.extended_key_usage().is_some_and(|usage| !usage.intersects(client)) {
+            words.push(
+                "its extended key usage does not include client authentication: have one made that does"
+                    .into(),
+            );
+        }
+    }
+    words.push(match first.seen.accepted_issuers.as_slice() {
+        [] => "no certificate at hand is accepted: ask who runs the upstream for one".to_owned(),
+        issuers => format!(
+            "no certificate at hand is accepted: the upstream accepts those signed by `{}`",
+            issuers.join("`, `")
+        ),
+    });
+    words
+}
+
+fn ms(time: Duration) -> String {
+    format!("{} ms", time.as_millis())
+}

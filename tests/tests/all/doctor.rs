@@ -1,0 +1,393 @@
+//! `doctor` at real servers: the cause, the fix, and that requests get through once the file is changed as it says.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use vestibule_tests::certs::{Authority, Certs, Pair};
+use vestibule_tests::client::{self, Response};
+use vestibule_tests::gateway::binary;
+use vestibule_tests::origin::Origin;
+use vestibule_tests::ports;
+use vestibule_tests::process::Process;
+use vestibule_tests::real::{Clients, Envoy, HaProxy, Nginx, NginxTls, program};
+
+const NAME: &str = "app.test";
+
+/// A configuration in a folder of its own, with copies of the files that it names.
+struct Patient {
+    folder: TempDir,
+    port: u16,
+}
+
+impl Patient {
+    /// The rest of a file: `upstreams:` and `routes:`, with paths relative to its folder.
+    fn new(rest: &str, files: &[(&str, &Path)]) -> Self {
+        let (folder, port) = (tempfile::tempdir().unwrap(), ports::free());
+        let yaml = format!("version: 1\nlisteners: {{ web: {{ address: \"127.0.0.1:{port}\" }} }}\n{rest}\n");
+        fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+        let patient = Self { folder, port };
+        for (name, from) in files {
+            patient.put(name, &fs::read(from).unwrap());
+        }
+        patient
+    }
+
+    /// One upstream with this `tls` block, and one route to it for `NAME`.
+    fn at(port: u16, tls: &str, files: &[(&str, &Path)]) -> Self {
+        let rest = format!(
+            "upstreams:\n  app:\n    endpoints: [\"127.0.0.1:{port}\"]\n    {tls}\nroutes:\n  - name: front\n    match: {{ hosts: [{NAME}] }}\n    upstream: app\n"
+        );
+        Self::new(&rest, files)
+    }
+
+    fn put(&self, name: impl AsRef<Path>, bytes: &[u8]) {
+        let path = self.folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("gateway.yaml")
+    }
+
+    /// What the doctor says, and its exit code.
+    fn examined(&self, arguments: &[&str]) -> (Value, i32) {
+        let mut command = Command::new(binary());
+        command.args(["doctor", "--format", "json", "-c", "gateway.yaml"]).args(arguments);
+        let out = command.current_dir(&self.folder).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        let report = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} {out:?}"));
+        (report, out.status.code().unwrap())
+    }
+
+    /// Its one finding.
+    fn finding(&self) -> Value {
+        let (report, code) = self.examined(&[]);
+        let targets = report["targets"].as_array().unwrap();
+        assert_eq!(targets.len(), 1, "{report:#}");
+        assert_eq!(
+            code,
+            ["good", "warning", "bad"].iter().position(|it| report["verdict"] == *it).unwrap() as i32
+        );
+        targets[0].clone()
+    }
+
+    /// Makes the changes and saves the files that a fix is of.
+    fn follow(&self, finding: &Value) {
+        let fix = &finding["fix"];
+        assert_eq!(fix["tried"], true, "{finding:#}");
+        for save in fix["save"].as_array().unwrap() {
+            self.put(save["file"].as_str().unwrap(), save["pem"].as_str().unwrap().as_bytes());
+        }
+        let changes = fix["changes"].as_array().unwrap();
+        assert!(!changes.is_empty(), "{finding:#}");
+        for change in changes {
+            self.put(change["file"].as_str().unwrap(), change["after"].as_str().unwrap().as_bytes());
+        }
+    }
+
+    /// What a client gets through the gateway with the file as it is now.
+    fn asked(&self) -> Response {
+        let mut command = Command::new(binary());
+        command.args(["run", "-c"]).arg(self.file()).env("RUST_LOG", "info");
+        let gateway = Process::spawn("vestibule", &mut command);
+        gateway.wait_for("ready: listening on");
+        client::get(self.port, NAME, "/")
+    }
+
+    /// It fails with this cause, a fix is found, and with the fix a request gets through.
+    fn is_mended_of(&self, code: &str) -> Value {
+        assert_ne!(self.asked().status, 200, "nothing is wrong with it");
+        let finding = self.finding();
+        assert_eq!(finding["code"], code, "{finding:#}");
+        assert_eq!(finding["verdict"], "bad", "{finding:#}");
+        self.follow(&finding);
+        let text = fs::read_to_string(self.file()).unwrap();
+        let answer = self.asked();
+        assert_eq!(answer.status, 200, "{text}\n{}", answer.text());
+        let again = self.finding();
+        assert_ne!(again["verdict"], "bad", "{text}\n{again:#}");
+        finding
+    }
+}
+
+struct Ward {
+    certs: Certs,
+    ca: Authority,
+    leaf: Pair,
+}
+
+impl Ward {
+    fn new() -> Self {
+        let certs = Certs::new();
+        let ca = certs.authority("ca");
+        let leaf = certs.server(&ca, &[NAME]);
+        Self { certs, ca, leaf }
+    }
+
+    fn nginx(&self, certificate: &Pair) -> Nginx {
+        Nginx::start(&NginxTls::new(certificate))
+    }
+
+    fn ca(&self) -> (&'static str, &Path) {
+        ("tls/ca.crt", &self.ca.cert)
+    }
+}
+
+fn changed(finding: &Value) -> String {
+    finding["fix"]["changes"][0]["diff"].as_str().unwrap_or_default().to_owned()
+}
+
+fn words(finding: &Value) -> String {
+    finding["fix"]["words"].to_string()
+}
+
+/// `openssl s_server`, which answers each GET with 200.
+fn s_server(pair: &Pair, arguments: &[&str]) -> (u16, Process) {
+    let port = ports::free();
+    let mut command = Command::new(program("openssl"));
+    command.args(["s_server", "-www", "-accept", &format!("127.0.0.1:{port}")]);
+    command.arg("-cert").arg(&pair.cert).arg("-key").arg(&pair.key).args(arguments);
+    let process = Process::spawn("s_server", &mut command);
+    process.wait_for("ACCEPT");
+    (port, process)
+}
+
+#[test]
+fn a_healthy_endpoint_is_good_and_its_chain_is_read() {
+    let ward = Ward::new();
+    let nginx = ward.nginx(&ward.leaf);
+    let patient = Patient::at(nginx.port, "tls: { verify: { ca: tls/ca.crt } }", &[ward.ca()]);
+    let finding = patient.finding();
+    assert_eq!((&finding["verdict"], &finding["code"]), (&"good".into(), &Value::Null), "{finding:#}");
+    assert_eq!((&finding["route"], &finding["sni"]), (&"front".into(), &NAME.into()));
+    let steps: Vec<&str> =
+        finding["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["connect", "handshake", "request"]);
+    let chain = finding["chain"].as_array().unwrap();
+    assert_eq!(chain.len(), 2, "{finding:#}");
+    assert_eq!((&chain[0]["names"][0], &chain[0]["sent"]), (&NAME.into(), &true.into()));
+    assert_eq!((&chain[1]["trusted_by"], &chain[1]["sent"]), (&"tls/ca.crt".into(), &false.into()));
+    assert_eq!(chain[0]["pin"], vestibule_tests::certs::pin(&ward.leaf));
+    assert_eq!(finding["trials"], Value::Array(Vec::new()), "no needless trials");
+}
+
+#[test]
+fn a_missing_sni_is_found_and_asked_for() {
+    let ward = Ward::new();
+    let app = Origin::echo();
+    let envoy = Envoy::ingress(NAME, &ward.leaf, Clients::Unasked, app.port);
+    let tls = format!("tls: {{ sni: none, verify: {{ ca: tls/ca.crt, name: {NAME} }} }}");
+    let finding = Patient::at(envoy.port, &tls, &[ward.ca()]).is_mended_of("tls_sni_missing");
+    assert!(changed(&finding).contains("-    tls: { sni: none,"), "{finding:#}");
+}
+
+#[test]
+fn an_unknown_sni_is_replaced_by_one_that_the_file_knows() {
+    let ward = Ward::new();
+    let haproxy = HaProxy::strict_sni(&ward.leaf, Clients::Unasked);
+    let tls = "tls: { sni: other.test, verify: { ca: tls/ca.crt } }";
+    Patient::at(haproxy.port, tls, &[ward.ca()]).is_mended_of("tls_sni_unrecognized");
+}
+
+#[test]
+fn another_name_is_verified_if_the_certificate_has_it() {
+    let ward = Ward::new();
+    let nginx = ward.nginx(&ward.certs.server(&ward.ca, &["www.elsewhere.test"]));
+    let patient = Patient::at(nginx.port, "tls: { verify: { ca: tls/ca.crt } }", &[ward.ca()]);
+    let finding = patient.is_mended_of("tls_name_mismatch");
+    assert!(changed(&finding).contains("name: www.elsewhere.test"), "{finding:#}");
+}
+
+#[test]
+fn a_wildcard_gives_no_name_that_was_made_up() {
+    let ward = Ward::new();
+    let nginx = ward.nginx(&ward.certs.server(&ward.ca, &["*.elsewhere.test"]));
+    let patient = Patient::at(nginx.port, "tls: { verify: { ca: tls/ca.crt } }", &[ward.ca()]);
+    let finding = patient.finding();
+    assert_eq!(finding["code"], "tls_name_mismatch");
+    assert_eq!(
+        (&finding["fix"]["tried"], finding["fix"]["changes"].as_array().unwrap().len()),
+        (&false.into(), 0)
+    );
+    assert!(words(&finding).contains("*.elsewhere.test"), "{finding:#}");
+}
+
+#[test]
+fn an_unknown_issuer_is_trusted_by_a_file_at_hand() {
+    let ward = Ward::new();
+    let stranger = ward.certs.authority("stranger");
+    let nginx = ward.nginx(&ward.leaf);
+    let files: [(&str, &Path); 2] = [("tls/stranger.crt", &stranger.cert), ("tls/mesh.pem", &ward.ca.cert)];
+    let patient = Patient::at(nginx.port, "tls: { verify: { ca: tls/stranger.crt } }", &files);
+    let finding = patient.is_mended_of("tls_unknown_issuer");
+    assert!(changed(&finding).contains("ca: tls/mesh.pem"), "{finding:#}");
+}
+
+#[test]
+fn an_unknown_issuer_that_was_sent_is_saved_and_its_fingerprint_told() {
+    let ward = Ward::new();
+    let between = ward.certs.intermediate("between", &ward.ca);
+    let stranger = ward.certs.authority("stranger");
+    let nginx = ward.nginx(&ward.certs.server(&between, &[NAME]));
+    let files: [(&str, &Path); 1] = [("tls/stranger.crt", &stranger.cert)];
+    let patient = Patient::at(nginx.port, "tls: { verify: { ca: tls/stranger.crt } }", &files);
+    let finding = patient.is_mended_of("tls_unknown_issuer");
+    let save = &finding["fix"]["save"][0];
+    assert_eq!(save["file"], "tls/app-ca.crt");
+    assert!(words(&finding).contains(save["sha256"].as_str().unwrap()), "{finding:#}");
+    assert!(words(&finding).contains("compare its fingerprint"), "{finding:#}");
+}
+
+#[test]
+fn the_roots_of_the_system_are_trusted_where_they_verify_it() {
+    let ward = Ward::new();
+    let stranger = ward.certs.authority("stranger");
+    let nginx = ward.nginx(&ward.leaf);
+    let files: [(&str, &Path); 1] = [("tls/stranger.crt", &stranger.cert)];
+    let patient = Patient::at(nginx.port, "tls: { verify: { ca: tls/stranger.crt } }", &files);
+    let mut command = Command::new(binary());
+    command.args(["doctor", "--format", "json", "-c", "gateway.yaml"]).env("SSL_CERT_FILE", &ward.ca.cert);
+    let out = command.current_dir(&patient.folder).output().unwrap();
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(changed(&report["targets"][0]).contains("ca: system"), "{report:#}");
+}
+
+#[test]
+fn a_certificate_signed_by_itself_is_saved_and_trusted() {
+    let ward = Ward::new();
+    let nginx = ward.nginx(&ward.certs.self_signed(&[NAME]));
+    let finding = Patient::at(nginx.port, "tls: {}", &[]).is_mended_of("tls_self_signed");
+    assert_eq!(finding["fix"]["save"][0]["file"], "app-cert.crt");
+}
+
+#[test]
+fn what_no_key_mends_gets_words_and_no_edit() {
+    let ward = Ward::new();
+    let nginx = ward.nginx(&ward.certs.expired(&ward.ca, &[NAME]));
+    let finding = Patient::at(nginx.port, "tls: { verify: { ca: tls/ca.crt } }", &[ward.ca()]).finding();
+    assert_eq!(finding["code"], "tls_expired");
+    assert_eq!(finding["fix"]["changes"], Value::Array(Vec::new()), "{finding:#}");
+    assert!(words(&finding).contains("no key of the file mends it"), "{finding:#}");
+    assert!(!finding.to_string().contains("verify: off"), "{finding:#}");
+}
+
+#[test]
+fn a_client_certificate_at_hand_is_shown_to_who_accepts_it() {
+    let ward = Ward::new();
+    let me = ward.certs.client(&ward.ca, "me");
+    let stranger = ward.certs.client(&ward.certs.authority("stranger"), "stranger");
+    let files: [(&str, &Path); 5] = [
+        ward.ca(),
+        ("tls/a.crt", &stranger.cert),
+        ("tls/a.key", &stranger.key),
+        ("tls/me.crt", &me.cert),
+        ("tls/me.key", &me.key),
+    ];
+    // HAProxy refuses within TLS, nginx by an answer; TLS 1.3 tells only after the handshake.
+    let haproxy = HaProxy::strict_sni(&ward.leaf, Clients::Required(&ward.ca.cert));
+    let nginx =
+        Nginx::start(&NginxTls { clients: Clients::Required(&ward.ca.cert), ..NginxTls::new(&ward.leaf) });
+    for (port, version) in [(haproxy.port, "1.2"), (haproxy.port, "1.3"), (nginx.port, "1.3")] {
+        let tls = format!("tls: {{ verify: {{ ca: tls/ca.crt }}, max_version: \"{version}\" }}");
+        let finding = Patient::at(port, &tls, &files).is_mended_of("tls_client_certificate_required");
+        assert!(changed(&finding).contains("cert: tls/me.crt, key: tls/me.key"), "{finding:#}");
+        assert_eq!(finding["accepted_issuers"][0], "CN=ca");
+    }
+}
+
+#[test]
+fn without_a_client_certificate_at_hand_the_edit_is_told_with_names_to_fill_in() {
+    let ward = Ward::new();
+    let haproxy = HaProxy::strict_sni(&ward.leaf, Clients::Required(&ward.ca.cert));
+    let patient = Patient::at(haproxy.port, "tls: { verify: { ca: tls/ca.crt } }", &[ward.ca()]);
+    let finding = patient.finding();
+    assert_eq!(finding["code"], "tls_client_certificate_required");
+    assert_eq!(finding["fix"]["tried"], false);
+    assert!(changed(&finding).contains("cert: CERT.crt, key: KEY.key"), "{finding:#}");
+    assert!(words(&finding).contains("CN=ca"), "{finding:#}");
+}
+
+#[test]
+fn tls_to_a_plain_port_is_dropped_and_plain_http_to_a_tls_port_becomes_tls() {
+    let ward = Ward::new();
+    let nginx = ward.nginx(&ward.leaf);
+    Patient::at(nginx.plain_port, "tls: {}", &[]).is_mended_of("tls_plaintext_peer");
+
+    // The block that it takes is found step by step: the CA, then whatever else is wrong.
+    let patient = Patient::at(nginx.port, "connect_timeout: 5s", &[("ca.crt", &ward.ca.cert)]);
+    let finding = patient.is_mended_of("plain_to_tls_port");
+    assert!(changed(&finding).contains("ca: ca.crt"), "{finding:#}");
+}
+
+#[test]
+fn versions_are_widened_as_far_as_the_upstream_needs() {
+    let ward = Ward::new();
+    for (server, tls, expected) in [
+        ("-tls1_2", "min_version: \"1.3\"", "-    tls: { verify: { ca: tls/ca.crt }, min_version: \"1.3\" }"),
+        ("-tls1_3", "max_version: \"1.2\"", "+    tls: { verify: { ca: tls/ca.crt } }"),
+        ("-tls1_1", "session_reuse: true", "min_version: \"1.1\""),
+    ] {
+        let (port, _server) = s_server(&ward.leaf, &[server, "-cipher", "ALL:@SECLEVEL=0"]);
+        let tls = format!("tls: {{ verify: {{ ca: tls/ca.crt }}, {tls} }}");
+        let finding = Patient::at(port, &tls, &[ward.ca()]).is_mended_of("tls_protocol_version");
+        assert!(changed(&finding).contains(expected), "{server}: {finding:#}");
+    }
+}
+
+#[test]
+fn a_route_s_own_key_is_changed_where_it_is_the_one_at_fault() {
+    let ward = Ward::new();
+    let haproxy = HaProxy::strict_sni(&ward.leaf, Clients::Unasked);
+    let patient = Patient::new(
+        &format!(
+            "upstreams:\n  app: {{ endpoints: [\"127.0.0.1:{}\"], tls: {{ verify: {{ ca: tls/ca.crt }} }} }}\n\
+             routes:\n  - {{ name: good, match: {{ hosts: [{NAME}], paths: [/good] }}, upstream: app }}\n  \
+             - {{ name: bad, match: {{ hosts: [{NAME}] }}, upstream: app, tls: {{ sni: other.test }} }}\n",
+            haproxy.port
+        ),
+        &[ward.ca()],
+    );
+    let (report, code) = patient.examined(&[]);
+    assert_eq!((code, report["targets"].as_array().unwrap().len()), (2, 2), "{report:#}");
+    assert_eq!(report["targets"][0]["verdict"], "good");
+    let bad = &report["targets"][1];
+    assert_eq!(bad["code"], "tls_sni_unrecognized");
+    patient.follow(bad);
+    assert_eq!(patient.asked().status, 200);
+    assert!(changed(bad).contains("-  - { name: bad,"), "{bad:#}");
+
+    let (report, code) = patient.examined(&["good"]);
+    assert_eq!((code, report["targets"].as_array().unwrap().len()), (0, 1), "{report:#}");
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_refused_with_what_was_meant() {
+    let patient = Patient::at(9, "tls: {}", &[]);
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        let out = command.arg("doctor").args(arguments).current_dir(&patient.folder).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    let (code, told) = run(&["fronf", "-c", "gateway.yaml"]);
+    assert_eq!(
+        (code, told.as_str()),
+        (Some(3), "no route and no upstream is named `fronf`\nhint: did you mean `front`?\n")
+    );
+    assert_eq!(run(&["-c", "nothing.yaml"]).0, Some(3));
+}
+
+#[test]
+fn who_is_not_there_is_told_from_who_has_no_address() {
+    let refused = Patient::at(ports::free(), "tls: {}", &[]).finding();
+    assert_eq!((&refused["code"], &refused["chain"]), (&"connect_refused".into(), &Value::Array(Vec::new())));
+    let rest = "upstreams: { app: { endpoints: [\"nobody.invalid:443\"] } }\nroutes: [{ upstream: app }]";
+    let nowhere = Patient::new(rest, &[]).finding();
+    assert_eq!(
+        (&nowhere["code"], &nowhere["steps"][0]["step"]),
+        (&"dns_not_found".into(), &"resolve".into())
+    );
+}
