@@ -1,9 +1,13 @@
 //! `vestibule check`: every problem and every warning of a configuration, and nothing else.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::bail;
+use indicatif::ProgressBar;
 
+use super::run::runtime;
+use crate::doctor::{self, Handshakes};
 use crate::snapshot::{self, Workshop};
 
 /// What becomes of a configuration that has warnings and no problems.
@@ -36,6 +40,23 @@ pub fn check(path: &Path, on_warnings: OnWarnings, workshop: &Workshop) -> anyho
         count(snapshot.upstreams.len(), "upstream"),
         snapshot.hash,
     ))
+}
+
+/// Makes a handshake with every endpoint, all within the deadline; an error that tells each that failed.
+pub fn probe(path: &Path, deadline: Duration, workshop: &Workshop) -> anyhow::Result<()> {
+    // On a terminal alone: indicatif draws nothing elsewhere.
+    let bar = ProgressBar::new(0);
+    let told = |done, of| {
+        bar.set_length(of);
+        bar.set_position(done);
+    };
+    let done = runtime(2)?.block_on(doctor::handshakes(path, deadline, workshop, &told));
+    bar.finish_and_clear();
+    let Handshakes { count: made, failed } = done?;
+    match failed.count() {
+        0 => super::print(&format!("{}: reached: {}", path.display(), count(made, "endpoint"))),
+        number => bail!("{failed}\n\n{}: {number} of {} failed", path.display(), count(made, "endpoint")),
+    }
 }
 
 fn count(number: usize, noun: &str) -> String {

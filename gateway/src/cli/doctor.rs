@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use super::ConfigArgument;
 use super::run::runtime;
-use crate::doctor::{self, Refused, Wanted};
+use crate::doctor::{self, Wanted};
 use crate::snapshot::Workshop;
 
 /// The command's arguments.
@@ -45,8 +45,10 @@ pub fn doctor(arguments: &DoctorArguments, workshop: &Workshop) -> anyhow::Resul
     let looking = doctor::doctor(&arguments.config.config, &wanted, arguments.timeout, workshop);
     let report = match runtime(2)?.block_on(looking) {
         Ok(report) => report,
-        Err(Refused::Config(problems)) => return refused(&problems.to_string()),
-        Err(Refused::Request(message)) => return refused(&message),
+        Err(refused) => {
+            eprintln!("{refused}");
+            return Ok(ExitCode::from(REFUSED));
+        }
     };
     match arguments.format {
         Format::Json => super::print(&serde_json::to_string_pretty(&report)?)?,
@@ -57,9 +59,4 @@ pub fn doctor(arguments: &DoctorArguments, workshop: &Workshop) -> anyhow::Resul
         },
     }
     Ok(ExitCode::from(report.exit_code()))
-}
-
-fn refused(message: &str) -> anyhow::Result<ExitCode> {
-    eprintln!("{message}");
-    Ok(ExitCode::from(REFUSED))
 }

@@ -39,6 +39,12 @@ enum Command {
         /// Exit with 1 where there is a warning.
         #[arg(long)]
         deny_warnings: bool,
+        /// Also make a handshake with every endpoint, as each route reaches it; exit with 1 where one fails.
+        #[arg(long)]
+        probe: bool,
+        /// All handshakes together may take so long.
+        #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, requires = "probe")]
+        deadline: Duration,
     },
     /// Say whether requests get through to each endpoint, and what mends it where they do not. Exits with 0 where all is
     /// good, 1 with a warning, 2 where requests fail, 3 where the configuration cannot be loaded.
@@ -81,9 +87,12 @@ pub fn main(registry: Registry) -> ExitCode {
     .init();
     let done = match arguments.command {
         Command::Run(ConfigArgument { config }) => run::run(&config, &workshop),
-        Command::Check { config, deny_warnings } => {
+        Command::Check { config, deny_warnings, probe, deadline } => {
             let on_warnings = if deny_warnings { OnWarnings::Deny } else { OnWarnings::Tell };
-            check::check(&config.config, on_warnings, &workshop)
+            let probe = probe.then_some(deadline);
+            check::check(&config.config, on_warnings, &workshop).and_then(|()| {
+                probe.map_or(Ok(()), |deadline| check::probe(&config.config, deadline, &workshop))
+            })
         }
         Command::Doctor(arguments) => match doctor::doctor(&arguments, &workshop) {
             Ok(code) => return code,

@@ -6,6 +6,7 @@ mod ask;
 mod chain;
 mod examine;
 mod fix;
+mod handshakes;
 mod known;
 mod place;
 mod probe;
@@ -16,6 +17,7 @@ mod target;
 mod text;
 mod trial;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +32,7 @@ use crate::config;
 use crate::snapshot::{self, Report as Problems, Workshop};
 use crate::upstream::Resolver;
 
+pub use handshakes::{Handshakes, handshakes};
 pub use report::{FileChange, Finding, Fix, Note, Report, Save, Step, Trial, Verdict};
 pub use target::Wanted;
 pub use text::render;
@@ -42,6 +45,17 @@ pub enum Refused {
     /// Nothing has the name that was given, or no name can be resolved here.
     Request(String),
 }
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(problems) => problems.fmt(f),
+            Self::Request(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// No more addresses of one name are looked at.
 const MOST_ADDRESSES: usize = 8;
