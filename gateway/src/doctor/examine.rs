@@ -11,7 +11,7 @@ use super::ask::Http;
 use super::chain::{self, days_left};
 use super::fix;
 use super::known::Known;
-use super::place::Places;
+use super::place::{Places, Scope};
 use super::probe::{Attempt, Request, Way, is_off};
 use super::remedy::{Case, Plan};
 use super::report::{Agreed, Finding, Fix, Note, Step, Verdict};
@@ -22,7 +22,7 @@ use crate::config::{Config, Document};
 use crate::diagnose::{Cause, Failure, name_text};
 use crate::proxy::admit::host_name;
 use crate::snapshot::Workshop;
-use crate::upstream::{Address, Alpn, Settings, TlsPolicy, Verification, is_name};
+use crate::upstream::{Address, Alpn, Seen, Settings, TlsPolicy, Verification, is_name};
 
 /// What every examination shares.
 pub struct Practice<'a> {
@@ -34,6 +34,10 @@ pub struct Practice<'a> {
     pub document: Document,
     /// How many routes stand in the file itself.
     pub written: usize,
+    /// Every endpoint, whether it is looked at or not.
+    pub all: Vec<Subject>,
+    /// The Host that clients are taken to send, where that was given.
+    pub host: Option<String>,
     /// Files at hand.
     pub known: Known,
     /// Where tries are made.
@@ -63,24 +67,35 @@ pub async fn examine(practice: &Practice<'_>, subject: &Subject, address: &Addre
     note_steps(&mut finding, &first, subject);
     let settings = subject.policy.as_ref().map(|policy| &policy.settings);
     let failure = first.result.as_ref().err().map(|it| Failure::new(it.cause, it.detail.clone()));
+    let case = |shown: &[X509]| Case {
+        config: &practice.config,
+        subject,
+        places: Places::new(&practice.config, subject, practice.written, Scope::Shared),
+        known: &practice.known,
+        shown: shown.to_vec(),
+        timeout: lab.timeout,
+    };
     match &failure {
-        None => alternatives(lab, subject, address, &mut finding).await,
+        None => {
+            alternatives(lab, subject, address, &mut finding).await;
+            if subject.policy.as_ref().is_some_and(|policy| is_off(policy)) {
+                finding.fix = timeout(lab.timeout * PATIENCE, verify(practice, case(&shown), address))
+                    .await
+                    .unwrap_or(None);
+            }
+        }
         Some(failure) => {
             let (trials, seen) = survey::survey(lab, subject, address, failure.cause).await;
             finding.trials = trials;
             shown.extend(seen);
             shown.dedup();
-            let case = Case {
-                config: &practice.config,
-                subject,
-                places: Places::new(&practice.config, subject, practice.written),
-                known: &practice.known,
-                shown: shown.clone(),
-                timeout: lab.timeout,
+            let start = Start { plan: Plan::of(subject), cause: failure.cause, seen: &first.seen };
+            let mending =
+                timeout(lab.timeout * PATIENCE, mend(practice, case(&shown), address, &start)).await;
+            finding.fix = match mending.unwrap_or(Err(Vec::new())) {
+                Ok(fix) => Some(fix),
+                Err(further) => fix::words_alone(practice, &case(&shown), failure, &first, further),
             };
-            let mending = mend(practice, &case, address, failure.cause, &first);
-            let found = timeout(lab.timeout * PATIENCE, mending).await.unwrap_or(None);
-            finding.fix = found.or_else(|| fix::words_alone(practice, &case, failure, &first));
         }
     }
     finding.accepted_issuers = first.seen.accepted_issuers.clone();
@@ -110,7 +125,7 @@ pub fn unresolved(practice: &Practice<'_>, subject: &Subject, took: Duration) ->
 }
 
 /// The request that `run` would make.
-fn way_of(subject: &Subject, lab: &Lab) -> Way {
+pub fn way_of(subject: &Subject, lab: &Lab) -> Way {
     let request = match subject.speaks {
         Speaks::Http => get(Http::OneOne, &subject.host, &subject.path),
         Speaks::Bytes => Request::None,
@@ -182,40 +197,93 @@ async fn second_thoughts(
     })
 }
 
-/// Tries what might mend it, and goes on from what brings it further, until a request gets through.
+/// What it takes to verify an upstream that is not verified as yet.
+async fn verify(practice: &Practice<'_>, case: Case<'_>, address: &Address) -> Option<Fix> {
+    let plan = case.verified(&Plan::of(case.subject));
+    let way = way_of_plan(&plan, &case.subject.path, &practice.lab).ok()?;
+    let attempt = practice.lab.attempt(&address.target, &way).await;
+    match attempt.cause() {
+        None => fix::of_plan(practice, &case, address, &plan).await,
+        Some(cause) => mend(practice, case, address, &Start { plan, cause, seen: &attempt.seen }).await.ok(),
+    }
+}
+
+/// Tries what might mend it: a change of the block at fault, and where that would break others, of these routes alone.
 async fn mend(
+    practice: &Practice<'_>,
+    mut case: Case<'_>,
+    address: &Address,
+    start: &Start<'_>,
+) -> Result<Fix, Vec<String>> {
+    let found = search(practice, &case, address, start).await;
+    if case.subject.routes.is_empty() || !matches!(found, Err(Stuck::Unwritten)) {
+        return found.map_err(Stuck::words);
+    }
+    case.places = Places::new(&practice.config, case.subject, practice.written, Scope::Routes);
+    search(practice, &case, address, start).await.map_err(Stuck::words)
+}
+
+/// Where a search begins.
+struct Start<'a> {
+    plan: Plan,
+    cause: Cause,
+    seen: &'a Seen,
+}
+
+/// Why a search found nothing.
+enum Stuck {
+    /// Something would work, but cannot be written into the file, or would break others.
+    Unwritten,
+    /// Nothing goes further than this.
+    At(Vec<String>, Cause),
+}
+
+impl Stuck {
+    fn words(self) -> Vec<String> {
+        match self {
+            Self::At(mut words, cause) if !words.is_empty() => {
+                words.push(format!("which leads as far as {}: {}", cause.code(), cause.what()));
+                words
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Goes on from what brings it further, until a request gets through.
+async fn search(
     practice: &Practice<'_>,
     case: &Case<'_>,
     address: &Address,
-    cause: Cause,
-    first: &Attempt,
-) -> Option<Fix> {
-    let (mut plan, mut cause, mut seen) = (Plan::of(case.subject), cause, first.seen.clone());
+    start: &Start<'_>,
+) -> Result<Fix, Stuck> {
+    let (mut plan, mut cause, mut seen) = (start.plan.clone(), start.cause, start.seen.clone());
     let mut met = vec![cause];
-    let accepts = |attempt: &Attempt| attempt.result.is_ok();
     loop {
-        let plans = case.remedies(cause, &plan, &seen);
-        let plans: Vec<(Plan, Way)> = plans
-            .into_iter()
-            .filter_map(|plan| {
-                way_of_plan(&plan, &case.subject.path, &practice.lab).ok().map(|way| (plan, way))
-            })
-            .collect();
-        let ways = plans.iter().map(|(_, way)| way.clone()).collect();
-        let tried = practice.lab.all(&address.target, ways).await;
-        let serves = |attempt: &&Attempt| !matches!(attempt.status(), Some(403 | 404));
+        let mut plans = case.remedies(cause, &plan, &seen);
+        plans.retain(|plan| way_of_plan(plan, &case.subject.path, &practice.lab).is_ok());
+        let ways = plans.iter().filter_map(|plan| way_of_plan(plan, &case.subject.path, &practice.lab).ok());
+        let tried = practice.lab.all(&address.target, ways.collect()).await;
+        let serves = |attempt: &Attempt| !matches!(attempt.status(), Some(403 | 404));
+        let mut accepted: Vec<(&Plan, &Attempt)> =
+            plans.iter().zip(&tried).filter(|(_, attempt)| attempt.result.is_ok()).collect();
         // One that is answered with what was asked for is better than one that is answered at all.
-        let best =
-            tried.iter().position(|it| accepts(it) && serves(&it)).or_else(|| tried.iter().position(accepts));
-        if let Some(best) = best {
-            let (plan, _) = plans.into_iter().nth(best)?;
-            return fix::of_plan(practice, case, address, &plan).await;
+        accepted.sort_by_key(|(_, attempt)| !serves(attempt));
+        for (plan, _) in &accepted {
+            if let Some(fix) = fix::of_plan(practice, case, address, plan).await {
+                return Ok(fix);
+            }
         }
-        let further =
-            tried.iter().position(|it| it.cause().is_some_and(|it| !met.contains(&it) && is_further(it)))?;
-        let attempt = tried.into_iter().nth(further)?;
-        (plan, cause) = (plans.into_iter().nth(further)?.0, attempt.cause()?);
-        seen = attempt.seen;
+        if !accepted.is_empty() {
+            return Err(Stuck::Unwritten);
+        }
+        let is_new =
+            |attempt: &Attempt| attempt.cause().filter(|cause| !met.contains(cause) && is_further(*cause));
+        let mut further =
+            plans.into_iter().zip(tried).filter_map(|(plan, it)| Some((plan, is_new(&it)?, it)));
+        let Some((next, found, attempt)) = further.next() else { return Err(Stuck::At(plan.words, cause)) };
+        drop(further);
+        (plan, cause, seen) = (next, found, attempt.seen);
         met.push(cause);
     }
 }

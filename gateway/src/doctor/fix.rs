@@ -1,17 +1,17 @@
 //! From a plan that worked to the edit of the user's own file, which is compiled and tried once more; and words where no
 //! edit mends it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openssl::x509::X509ExtendedKeyUsage;
 use serde_yaml::Value;
 use vestibule_plugins::problem::did_you_mean;
 
-use super::ask::Http;
 use super::chain::{days_left, ordered};
-use super::examine::Practice;
+use super::examine::{Practice, way_of};
 use super::place::{Edit, joined};
-use super::probe::{Attempt, Request, Way};
+use super::probe::Attempt;
 use super::remedy::{Case, Plan};
 use super::report::{FileChange, Fix};
 use super::target::{Subject, Wanted, subjects, with_unused_upstreams};
@@ -48,25 +48,38 @@ async fn works(practice: &Practice<'_>, subject: &Subject, address: &Address, fi
     let written = loaded.config.routes.len();
     with_unused_upstreams(&mut loaded);
     let Ok(snapshot) = snapshot::compile(&loaded, practice.workshop) else { return false };
-    let wanted = Wanted { name: None, host: Some(subject.client_host.clone()) };
-    let Ok(changed) = subjects(&loaded.config, &snapshot.into(), written, &wanted) else { return false };
-    let same = |other: &&Subject| {
-        other.upstream == subject.upstream
-            && other.endpoint.text == subject.endpoint.text
-            && other.speaks == subject.speaks
-            && (subject.routes.is_empty() || subject.routes.iter().any(|route| other.routes.contains(route)))
+    let snapshot = Arc::new(snapshot);
+    let reached = |host: Option<String>| {
+        subjects(&loaded.config, &snapshot, written, &Wanted { name: None, host }).unwrap_or_default()
     };
-    let Some(changed) = changed.iter().find(same) else { return false };
-    let way = Way {
-        tls: changed.policy.clone().map(|policy| (policy, changed.identity.clone())),
-        request: Request::Get {
-            version: Http::OneOne,
-            host: changed.host.clone(),
-            path: changed.path.clone(),
-        },
-        limit: changed.connect_timeout.or(Some(practice.lab.timeout)),
+    let is_same = |a: &Subject, b: &Subject| {
+        a.upstream == b.upstream
+            && a.endpoint.text == b.endpoint.text
+            && a.speaks == b.speaks
+            && (a.routes.is_empty() || a.routes.iter().any(|route| b.routes.contains(route)))
     };
-    practice.lab.attempt(&address.target, &way).await.result.is_ok()
+    let changed = reached(Some(subject.client_host.clone()));
+    let Some(mended) = changed.iter().find(|other| is_same(subject, other)) else { return false };
+    let lab = &practice.lab;
+    if lab.attempt(&address.target, &way_of(mended, lab)).await.result.is_err() {
+        return false;
+    }
+    // Whoever shares the upstream and was well has to be well still.
+    let changed = reached(practice.host.clone());
+    for before in practice.all.iter().filter(|it| it.upstream == subject.upstream && !is_same(subject, it)) {
+        let after = changed.iter().find(|after| is_same(before, after));
+        let (Some(after), Some(address)) = (after, before.endpoint.addresses().first().cloned()) else {
+            continue;
+        };
+        let ways = vec![way_of(before, lab), way_of(after, lab)];
+        if let [before, after] = lab.all(&address.target, ways).await.as_slice()
+            && before.result.is_ok()
+            && after.result.is_err()
+        {
+            return false;
+        }
+    }
+    true
 }
 
 /// The edits as changes of the files; nothing where the file is written in a way that one of them would break.
@@ -109,10 +122,11 @@ pub fn words_alone(
     case: &Case<'_>,
     failure: &Failure,
     first: &Attempt,
+    further: Vec<String>,
 ) -> Option<Fix> {
     let shown = &first.seen.presented;
     let mut edits = Vec::new();
-    let words = match failure.cause {
+    let mut words = match failure.cause {
         Cause::ConnectRefused => other_ports(case.config, case.subject),
         Cause::ConnectTimeout => vec![
             format!(
@@ -166,6 +180,7 @@ pub fn words_alone(
         }
         cause => vec![cause.remedy().to_owned()],
     };
+    words.extend(further);
     let changes = changes(&practice.document, &edits).unwrap_or_default();
     Some(Fix { words, tried: false, changes, save: Vec::new() }).filter(|fix| !fix.words.concat().is_empty())
 }

@@ -95,11 +95,21 @@ fn open<'a>(
     let written = loaded.config.routes.len();
     with_unused_upstreams(&mut loaded);
     let snapshot = Arc::new(snapshot::compile(&loaded, workshop).map_err(Refused::Config)?);
-    let subjects = subjects(&loaded.config, &snapshot, written, wanted).map_err(Refused::Request)?;
+    let looked_at = |wanted| subjects(&loaded.config, &snapshot, written, wanted).map_err(Refused::Request);
+    let subjects = looked_at(wanted)?;
+    let all = looked_at(&Wanted { name: None, ..wanted.clone() })?;
     let known = Known::of(&loaded.config, &loaded.document);
     let lab = Lab::new(limit);
-    let practice =
-        Practice { workshop, config: loaded.config, document: loaded.document, written, known, lab };
+    let practice = Practice {
+        workshop,
+        config: loaded.config,
+        document: loaded.document,
+        written,
+        all,
+        host: wanted.host.clone(),
+        known,
+        lab,
+    };
     Ok(Opened { practice, subjects })
 }
 

@@ -20,12 +20,22 @@ pub struct Places<'a> {
     config: &'a Config,
     subject: &'a Subject,
     written: usize,
+    scope: Scope,
+}
+
+/// Whom a change may touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Whoever shares the block at fault.
+    Shared,
+    /// Just the routes that fail: for where a change of the upstream's own block would break others.
+    Routes,
 }
 
 impl<'a> Places<'a> {
     /// `written` is how many routes stand in the file itself.
-    pub fn new(config: &'a Config, subject: &'a Subject, written: usize) -> Self {
-        Self { config, subject, written }
+    pub fn new(config: &'a Config, subject: &'a Subject, written: usize, scope: Scope) -> Self {
+        Self { config, subject, written, scope }
     }
 
     /// The upstream.
@@ -39,7 +49,7 @@ impl<'a> Places<'a> {
             self.config.routes.get(**index).and_then(|route| route.tls.as_ref()).is_some_and(&has)
         });
         let routes: Vec<Path> = routes.map(|index| route_tls(*index)).collect();
-        if !routes.is_empty() {
+        if !routes.is_empty() || self.scope == Scope::Routes {
             return routes;
         }
         let base = self.config.upstreams.get(&self.subject.upstream).and_then(|it| it.tls.as_ref());
@@ -58,6 +68,9 @@ impl<'a> Places<'a> {
                 && !self.subject.routes.contains(index)
         });
         match others.next() {
+            _ if self.scope == Scope::Routes => {
+                self.subject.routes.iter().map(|index| route_tls(*index)).collect()
+            }
             Some(_) if !self.subject.routes.is_empty() => {
                 self.subject.routes.iter().map(|index| route_tls(*index)).collect()
             }
@@ -81,8 +94,10 @@ impl<'a> Places<'a> {
         has: impl Fn(&TrustConfig) -> bool,
     ) -> Vec<Edit> {
         let value = value.into();
-        let blocks = self.trusting(has);
-        let blocks = if blocks.is_empty() { self.default() } else { blocks };
+        // What turns verification off is what is to hold its keys instead.
+        let off = |tls: &TlsConfig| matches!(tls.verify, Some(VerifyConfig::Off));
+        let blocks = [self.trusting(has), self.holding(off), self.default()];
+        let blocks = blocks.into_iter().find(|blocks| !blocks.is_empty()).unwrap_or_default();
         blocks.into_iter().map(|block| Edit::Set(block.key("verify").key(key), value.clone())).collect()
     }
 
@@ -94,6 +109,13 @@ impl<'a> Places<'a> {
     /// The same for a key below `verify`.
     pub fn remove_trust(&self, key: &str, has: impl Fn(&TrustConfig) -> bool) -> Vec<Edit> {
         self.trusting(has).into_iter().map(|block| Edit::Remove(block.key("verify").key(key))).collect()
+    }
+
+    /// Turns verification on where it is off.
+    pub fn verify(&self) -> Vec<Edit> {
+        let off = |tls: &TlsConfig| matches!(tls.verify, Some(VerifyConfig::Off));
+        let blocks = self.holding(off).into_iter();
+        blocks.map(|block| Edit::Set(block.key("verify"), Mapping::new().into())).collect()
     }
 
     /// Removes every `tls` block that speaks of this upstream: a route's cannot stand without its upstream's.

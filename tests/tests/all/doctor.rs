@@ -391,3 +391,198 @@ fn who_is_not_there_is_told_from_who_has_no_address() {
         (&"dns_not_found".into(), &"resolve".into())
     );
 }
+
+#[test]
+fn a_new_key_s_pin_is_added_to_the_old_one() {
+    let ward = Ward::new();
+    let nginx = ward.nginx(&ward.leaf);
+    let old = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let tls = format!("tls: {{ verify: {{ ca: tls/ca.crt, pins: [\"{old}\"] }} }}");
+    let finding = Patient::at(nginx.port, &tls, &[ward.ca()]).is_mended_of("tls_pin_mismatch");
+    let pin = vestibule_tests::certs::pin(&ward.leaf);
+    assert!(changed(&finding).contains(old) && changed(&finding).contains(&pin), "{finding:#}");
+}
+
+#[test]
+fn a_chain_that_is_too_long_gets_just_the_depth_that_it_needs() {
+    let ward = Ward::new();
+    let low = ward.certs.intermediate("low", &ward.certs.intermediate("high", &ward.ca));
+    let nginx = ward.nginx(&ward.certs.server(&low, &[NAME]));
+    let tls = "tls: { verify: { ca: tls/ca.crt, depth: 0 } }";
+    let finding = Patient::at(nginx.port, tls, &[ward.ca()]).is_mended_of("tls_chain_too_long");
+    assert!(changed(&finding).contains("depth: 2"), "{finding:#}");
+}
+
+#[test]
+fn ciphers_that_the_upstream_does_not_have_are_dropped() {
+    let ward = Ward::new();
+    let (port, _server) = s_server(&ward.leaf, &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"]);
+    let tls = "tls: { verify: { ca: tls/ca.crt }, ciphers: ECDHE-ECDSA-CHACHA20-POLY1305 }";
+    let finding = Patient::at(port, tls, &[ward.ca()]).is_mended_of("tls_no_shared_cipher");
+    assert!(changed(&finding).contains("+    tls: { verify: { ca: tls/ca.crt } }"), "{finding:#}");
+}
+
+#[test]
+fn a_rejected_client_certificate_is_shown_with_the_chain_that_it_lacked() {
+    let ward = Ward::new();
+    let between = ward.certs.intermediate("between", &ward.ca);
+    let me = ward.certs.client(&between, "me");
+    let alone = fs::read_to_string(&me.cert).unwrap();
+    let alone = alone.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap();
+    let haproxy = HaProxy::strict_sni(&ward.leaf, Clients::Required(&ward.ca.cert));
+    let tls =
+        "tls: { verify: { ca: tls/ca.crt }, client_certificate: { cert: tls/me.crt, key: tls/me.key } }";
+    let files: [(&str, &Path); 3] = [ward.ca(), ("tls/me.key", &me.key), ("tls/between.crt", &between.cert)];
+    let patient = Patient::at(haproxy.port, tls, &files);
+    patient.put("tls/me.crt", alone.as_bytes());
+    let finding = patient.is_mended_of("tls_client_certificate_rejected");
+    assert_eq!(finding["fix"]["save"][0]["file"], "tls/me-chain.crt");
+    assert!(!finding.to_string().contains("PRIVATE KEY"), "a key was told");
+}
+
+#[test]
+fn several_things_that_are_wrong_are_mended_one_after_the_other() {
+    let ward = Ward::new();
+    let stranger = ward.certs.authority("stranger");
+    let me = ward.certs.client(&ward.ca, "me");
+    let haproxy = HaProxy::strict_sni(&ward.leaf, Clients::Required(&ward.ca.cert));
+    let tls = "tls: { sni: other.test, verify: { ca: tls/stranger.crt, name: third.test } }";
+    let files: [(&str, &Path); 4] =
+        [ward.ca(), ("tls/stranger.crt", &stranger.cert), ("tls/me.crt", &me.cert), ("tls/me.key", &me.key)];
+    let finding = Patient::at(haproxy.port, tls, &files).is_mended_of("tls_sni_unrecognized");
+    assert_eq!(finding["fix"]["words"].as_array().unwrap().len(), 4, "{finding:#}");
+}
+
+#[test]
+fn what_was_mended_on_the_way_to_what_no_key_mends_is_told_in_words() {
+    let ward = Ward::new();
+    let haproxy = HaProxy::strict_sni(&ward.certs.expired(&ward.ca, &[NAME]), Clients::Unasked);
+    let tls = "tls: { sni: other.test, verify: { ca: tls/ca.crt } }";
+    let finding = Patient::at(haproxy.port, tls, &[ward.ca()]).finding();
+    assert_eq!(finding["fix"]["changes"], Value::Array(Vec::new()));
+    assert!(words(&finding).contains("which leads as far as tls_expired"), "{finding:#}");
+}
+
+#[test]
+fn a_change_that_would_break_another_route_is_made_in_the_route_that_fails() {
+    let ward = Ward::new();
+    let other = ward.certs.server(&ward.ca, &["other.test"]);
+    let nginx = ward.nginx(&other);
+    // What the one route verifies is the upstream's own key, and right.
+    let patient = Patient::new(
+        &format!(
+            "upstreams:\n  app:\n    endpoints: [\"127.0.0.1:{}\"]\n    tls: {{ sni: x.test, verify: {{ ca: tls/ca.crt, name: other.test }} }}\n\
+             routes:\n  - {{ name: good, match: {{ paths: [/good] }}, upstream: app }}\n  \
+             - {{ name: bad, match: {{ hosts: [{NAME}] }}, upstream: app, tls: {{ verify: {{ name: third.test }} }} }}\n",
+            nginx.port
+        ),
+        &[ward.ca()],
+    );
+    let (report, _) = patient.examined(&[]);
+    let bad = &report["targets"][1];
+    assert_eq!(bad["code"], "tls_name_mismatch", "{report:#}");
+    patient.follow(bad);
+    let (report, code) = patient.examined(&[]);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(patient.asked().status, 200);
+}
+
+#[test]
+fn with_several_endpoints_a_name_is_added_and_none_is_lost() {
+    let ward = Ward::new();
+    let (one, two) = (ward.nginx(&ward.leaf), ward.nginx(&ward.certs.server(&ward.ca, &["two.test"])));
+    let rest = format!(
+        "upstreams:\n  app:\n    endpoints: [\"127.0.0.1:{}\", \"127.0.0.1:{}\"]\n    tls: {{ verify: {{ ca: tls/ca.crt }} }}\n\
+         routes:\n  - {{ match: {{ hosts: [{NAME}] }}, upstream: app }}\n",
+        one.port, two.port
+    );
+    let patient = Patient::new(&rest, &[ward.ca()]);
+    let (report, _) = patient.examined(&[]);
+    assert_eq!(
+        (&report["targets"][0]["verdict"], &report["targets"][1]["code"]),
+        (&"good".into(), &"tls_name_mismatch".into())
+    );
+    patient.follow(&report["targets"][1]);
+    assert!(changed(&report["targets"][1]).contains("names: [app.test, two.test]"), "{report:#}");
+    assert_eq!(patient.examined(&[]).1, 0);
+}
+
+#[test]
+fn verification_that_is_off_is_a_warning_with_what_it_takes_to_turn_it_on() {
+    let ward = Ward::new();
+    let nginx = ward.nginx(&ward.leaf);
+    let patient = Patient::at(nginx.port, "tls: { verify: off }", &[("ca.crt", &ward.ca.cert)]);
+    let finding = patient.finding();
+    assert_eq!((&finding["verdict"], &finding["code"]), (&"warning".into(), &Value::Null), "{finding:#}");
+    assert!(changed(&finding).contains("+    tls: { verify: { ca: ca.crt } }"), "{finding:#}");
+    patient.follow(&finding);
+    assert_eq!(patient.finding()["verdict"], "good");
+}
+
+#[test]
+fn a_host_that_is_not_the_sni_is_told_where_the_upstream_minds() {
+    let ward = Ward::new();
+    let app = Origin::echo();
+    let envoy = Envoy::ingress(NAME, &ward.leaf, Clients::Unasked, app.port);
+    let tls = format!("host: other.test\n    tls: {{ sni: {NAME}, verify: {{ ca: tls/ca.crt }} }}");
+    let patient = Patient::at(envoy.port, &tls, &[ward.ca()]);
+    let status = patient.asked().status;
+    if status == 200 {
+        // This ingress serves any Host, so there is nothing to tell.
+        assert_eq!(patient.finding()["verdict"], "good");
+    } else {
+        patient.is_mended_of("host_sni_mismatch");
+    }
+}
+
+#[test]
+fn a_silent_upstream_is_told_with_the_times_that_were_measured() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let patient = Patient::at(port, "connect_timeout: 200ms\n    tls: {}", &[]);
+    let (report, _) = patient.examined(&["--timeout", "400ms"]);
+    let finding = &report["targets"][0];
+    assert_eq!(finding["code"], "tls_handshake_timeout", "{finding:#}");
+    assert!(words(finding).contains("nothing ended the handshake within 2"), "{finding:#}");
+}
+
+#[test]
+fn check_probe_fails_at_the_line_of_the_endpoint_that_cannot_be_reached() {
+    let ward = Ward::new();
+    let haproxy = HaProxy::strict_sni(&ward.leaf, Clients::Required(&ward.ca.cert));
+    let (open, closed) = (ward.nginx(&ward.leaf), ports::free());
+    let check = |rest: &str| {
+        let patient = Patient::new(rest, &[ward.ca()]);
+        let mut command = Command::new(binary());
+        let out =
+            command.args(["check", "--probe", "-c", "gateway.yaml"]).current_dir(&patient.folder).output();
+        let out = out.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (out.status.code(), text(out.stdout), text(out.stderr))
+    };
+    let rest = |port: u16| {
+        format!(
+            "upstreams:\n  app:\n    endpoints:\n      - 127.0.0.1:{}\n      - 127.0.0.1:{port}\n    tls: {{ verify: {{ ca: tls/ca.crt }} }}\n\
+             routes:\n  - {{ name: front, match: {{ hosts: [{NAME}] }}, upstream: app }}\n",
+            open.port
+        )
+    };
+    let (code, out, err) =
+        check(&rest(open.port + 0).replacen(&format!("      - 127.0.0.1:{}\n", open.port), "", 1));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("gateway.yaml: reached: 1 endpoint\n"), "{out}");
+
+    let (code, _, err) = check(&rest(closed));
+    assert_eq!(code, Some(1));
+    let expected = format!(
+        "gateway.yaml:7:9  upstreams.app.endpoints[1]\nroute `front`, 127.0.0.1:{closed}: connect_refused: "
+    );
+    assert!(err.starts_with(&expected), "{err}");
+    assert!(err.contains("hint: start the upstream"), "{err}");
+    assert!(err.ends_with("gateway.yaml: 1 of 2 endpoints failed\n"), "{err}");
+
+    // It is told only after the handshake, with TLS 1.3.
+    let (code, _, err) = check(&rest(haproxy.port));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("tls_client_certificate_required: "), "{err}");
+}
