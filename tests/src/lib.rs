@@ -7,6 +7,7 @@
 pub mod certs;
 pub mod client;
 pub mod gateway;
+pub mod http2;
 pub mod origin;
 pub mod ports;
 pub mod process;

@@ -14,6 +14,8 @@ use crate::process::Process;
 pub struct Envoy {
     /// The TLS listener.
     pub port: u16,
+    /// The same without TLS, for HTTP/1.1 and for HTTP/2 with prior knowledge.
+    pub plain_port: u16,
     process: Process,
     _folder: TempDir,
 }
@@ -22,14 +24,14 @@ impl Envoy {
     /// An ingress for one name over TLS; its requests go on, plain, to a port of this machine.
     pub fn ingress(name: &str, certificate: &Pair, clients: Clients, origin: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = ports::free();
+        let (port, plain_port) = (ports::free(), ports::free());
         let config = folder.path().join("envoy.yaml");
-        fs::write(&config, yaml(port, name, certificate, clients, origin)).unwrap();
+        fs::write(&config, yaml([port, plain_port], name, certificate, clients, origin)).unwrap();
         let mut command = Command::new(program("envoy"));
         command.args(["--concurrency", "1", "--disable-hot-restart", "-l", "info", "-c"]).arg(&config);
         let process = Process::spawn("envoy", &mut command);
         process.wait_for("starting workers");
-        Self { port, process, _folder: folder }
+        Self { port, plain_port, process, _folder: folder }
     }
 
     /// Waits for a line of its access log with this text.
@@ -38,7 +40,13 @@ impl Envoy {
     }
 }
 
-fn yaml(port: u16, name: &str, certificate: &Pair, clients: Clients, origin: u16) -> String {
+fn yaml(
+    [port, plain_port]: [u16; 2],
+    name: &str,
+    certificate: &Pair,
+    clients: Clients,
+    origin: u16,
+) -> String {
     let clients = match clients {
         Clients::Unasked => String::new(),
         Clients::Optional(ca) => validation(&ca.display().to_string()),
@@ -46,6 +54,7 @@ fn yaml(port: u16, name: &str, certificate: &Pair, clients: Clients, origin: u16
             format!("\n          require_client_certificate: true{}", validation(&ca.display().to_string()))
         }
     };
+    let http = http(name);
     let (cert, key) = (certificate.cert.display(), certificate.key.display());
     format!(
         r#"
@@ -68,27 +77,12 @@ static_resources:
             - certificate_chain: {{ filename: "{cert}" }}
               private_key: {{ filename: "{key}" }}
       filters:
-      - name: http
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          access_log:
-          - name: lines
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-              log_format:
-                text_format_source:
-                  inline_string: "access %PROTOCOL% sni=%REQUESTED_SERVER_NAME% %REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE%\n"
-          upgrade_configs: [{{ upgrade_type: websocket }}]
-          route_config:
-            virtual_hosts:
-            - name: app
-              domains: ["{name}", "{name}:*"]
-              routes: [{{ match: {{ prefix: "/" }}, route: {{ cluster: app }} }}]
-          http_filters:
-          - name: router
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+{http}
+  - name: plain
+    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {plain_port} }} }}
+    filter_chains:
+    - filters:
+{http}
   clusters:
   - name: app
     type: STATIC
@@ -100,6 +94,33 @@ static_resources:
         - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {origin} }} }} }}
 "#,
         clients = if clients.is_empty() { "\n          common_tls_context:".to_owned() } else { clients },
+    )
+}
+
+/// What serves HTTP, behind either listener.
+fn http(name: &str) -> String {
+    format!(
+        r#"      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: ingress
+          access_log:
+          - name: lines
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+              log_format:
+                text_format_source:
+                  inline_string: "access %PROTOCOL% sni=%REQUESTED_SERVER_NAME% %REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% connection=%CONNECTION_ID%\n"
+          upgrade_configs: [{{ upgrade_type: websocket }}]
+          route_config:
+            virtual_hosts:
+            - name: app
+              domains: ["{name}", "{name}:*"]
+              routes: [{{ match: {{ prefix: "/" }}, route: {{ cluster: app }} }}]
+          http_filters:
+          - name: router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"#
     )
 }
 

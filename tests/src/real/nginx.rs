@@ -18,6 +18,8 @@ pub struct Nginx {
     pub port: u16,
     /// The same without TLS.
     pub plain_port: u16,
+    /// The TLS listener again, with HTTP/2 besides HTTP/1.1.
+    pub h2_port: u16,
     process: Process,
     folder: TempDir,
 }
@@ -43,14 +45,14 @@ impl Nginx {
     /// One worker, sessions resumable by ticket and by cache.
     pub fn start(tls: &NginxTls) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (port, plain_port) = (ports::free(), ports::free());
-        fs::write(folder.path().join("nginx.conf"), config(tls, port, plain_port)).unwrap();
+        let (port, plain_port, h2_port) = (ports::free(), ports::free(), ports::free());
+        fs::write(folder.path().join("nginx.conf"), config(tls, [port, plain_port, h2_port])).unwrap();
         fs::write(folder.path().join("1k"), "k".repeat(1024)).unwrap();
         let mut command = Command::new(program("nginx"));
         command.arg("-p").arg(folder.path()).args(["-c", "nginx.conf", "-e", "stderr"]);
         let process = Process::spawn("nginx", &mut command);
         process.wait_for("start worker process ");
-        Self { port, plain_port, process, folder }
+        Self { port, plain_port, h2_port, process, folder }
     }
 
     /// Ends it and gives its log: one object for each request, as `/` reports it.
@@ -68,7 +70,7 @@ impl Nginx {
     }
 }
 
-fn config(tls: &NginxTls, port: u16, plain_port: u16) -> String {
+fn config(tls: &NginxTls, [port, plain_port, h2_port]: [u16; 3]) -> String {
     let clients = match tls.clients {
         Clients::Unasked => String::new(),
         Clients::Optional(ca) => {
@@ -93,6 +95,7 @@ http {{
   server {{
     listen 127.0.0.1:{port} ssl;
     listen 127.0.0.1:{plain_port};
+    listen 127.0.0.1:{h2_port} ssl http2;
     ssl_certificate {cert}; ssl_certificate_key {key}; {clients}
     location / {{ return 200 '{report}'; }}
     location = /close {{ keepalive_timeout 0; return 200 '{report}'; }}

@@ -11,6 +11,7 @@ mod drain;
 mod example;
 mod examples;
 mod explain;
+mod h2;
 mod identity;
 mod injection;
 mod keys;

@@ -75,6 +75,7 @@ pub const KEYS: &[&str] = &[
     "upstreams.endpoints.weight",
     "upstreams.host",
     "upstreams.keepalive.idle_timeout",
+    "upstreams.protocol",
     "upstreams.tls.client_certificate.cert",
     "upstreams.tls.client_certificate.key",
     "upstreams.tls.sni",
@@ -553,6 +554,17 @@ impl World {
         add(
             Kept,
             flip(&["upstreams.keepalive.idle_timeout"], keepalive("100ms"), "false", keepalive("5s"), "true"),
+        );
+        // The origin speaks HTTP/1.1 alone.
+        add(
+            Status,
+            flip(
+                &["upstreams.protocol"],
+                "endpoints: ECHO, protocol: http/1.1 | upstream: own",
+                "200",
+                "endpoints: ECHO, protocol: h2c | upstream: own",
+                "502",
+            ),
         );
 
         let Self { ca, stranger, pairs: [alice, bob], .. } = self;
