@@ -10,7 +10,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::task::noop_waker_ref;
 use h2::client::{Builder, SendRequest};
 use pingora_core::protocols::tls::SslDigest;
@@ -19,6 +18,7 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::body::Part;
 use super::failure::of_preface;
 use super::pool::Pool;
 use super::{CONNECTION_WINDOW, MAX_FRAME, MAX_HEAD, MAX_STREAMS, SEND_BUFFER, STREAM_WINDOW};
@@ -42,7 +42,7 @@ pub struct Facts {
 /// A connection.
 pub struct Connection {
     facts: Facts,
-    requests: SendRequest<Bytes>,
+    requests: SendRequest<Part>,
     slots: Arc<Slots>,
     wire: Arc<Wire>,
     made: Instant,
@@ -59,7 +59,7 @@ pub struct Slot {
     connection: Arc<Connection>,
     pool: Arc<Pool>,
     /// To make the request with.
-    pub requests: SendRequest<Bytes>,
+    pub requests: SendRequest<Part>,
 }
 
 /// Speaks HTTP/2 on a stream that has been connected, waits for the upstream's SETTINGS, and puts the connection into
@@ -84,7 +84,7 @@ pub async fn establish(stream: Stream, facts: Facts, pool: &Arc<Pool>) -> Result
         .max_send_buffer_size(SEND_BUFFER)
         // None until the upstream has told how many.
         .initial_max_send_streams(0)
-        .handshake::<_, Bytes>(transport);
+        .handshake::<_, Part>(transport);
     let (requests, mut frames) = handshake.await.map_err(|error| failed(Some(error)))?;
     std::future::poll_fn(|cx| match Pin::new(&mut frames).poll(cx) {
         Poll::Ready(ended) => Poll::Ready(Err(failed(ended.err()))),
@@ -105,7 +105,7 @@ pub async fn establish(stream: Stream, facts: Facts, pool: &Arc<Pool>) -> Result
     Ok(Slot { connection, pool: pool.clone(), requests })
 }
 
-type Frames = h2::client::Connection<Transport, Bytes>;
+type Frames = h2::client::Connection<Transport, Part>;
 
 /// Moves the frames of a connection until it ends.
 async fn drive(mut frames: Frames, slots: Arc<Slots>, connection: Weak<Connection>, pool: Arc<Pool>) {

@@ -1,11 +1,11 @@
 //! One request on an HTTP/2 connection, as the engine sees it.
 
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
@@ -18,7 +18,7 @@ use pingora_core::protocols::{Digest, UniqueIDType};
 use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::body::{BodyWriter, Exchange};
+use super::body::{BodyWriter, Exchange, Part};
 use super::connection::Slot;
 use super::failure::of_stream;
 use super::patience::Patience;
@@ -26,11 +26,14 @@ use super::request;
 use crate::diagnose::{Cause, Failure};
 use crate::upstream::stream::Origin;
 
+/// How much of a body is handed to the engine at once, if so much has come.
+const CHUNK: usize = 64 * 1024;
+
 /// A stream, from the request's head to the end of the answer.
 pub struct Session {
     // Before the slot, so that the stream has ended when its place is given back.
     answer: Answer,
-    writer: Option<SendStream<Bytes>>,
+    writer: Option<SendStream<Part>>,
     head: Option<ResponseHeader>,
     exchange: Arc<Exchange>,
     patience: Patience,
@@ -116,7 +119,7 @@ impl Session {
     /// Waits for something of the answer's body.
     async fn wait_for<T>(
         &mut self,
-        mut poll: impl FnMut(&mut RecvStream, &mut std::task::Context<'_>) -> Poll<Result<T, h2::Error>>,
+        mut poll: impl FnMut(&mut RecvStream, &mut Context<'_>) -> Poll<Result<T, h2::Error>>,
     ) -> Result<T> {
         let Answer::Begun(body) = &mut self.answer else { return Err(misused("no body is to come")) };
         let exchange = &self.exchange;
@@ -150,6 +153,35 @@ impl Session {
     fn is_answered(&self) -> bool {
         matches!(&self.answer, Answer::Begun(body) if body.is_end_stream())
     }
+}
+
+/// All that has come of a body, up to `CHUNK`: the engine's own pipe counts pieces, however small they are.
+fn poll_data(body: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, h2::Error>> {
+    let mut data = match body.poll_data(cx) {
+        Poll::Ready(Some(data)) => data?,
+        Poll::Ready(None) => return Poll::Ready(Ok(None)),
+        Poll::Pending => return Poll::Pending,
+    };
+    if data.len() < CHUNK && !body.is_end_stream() {
+        let mut more = BytesMut::new();
+        // An error comes again with the next poll, after what has come before it.
+        while data.len() + more.len() < CHUNK
+            && let Poll::Ready(Some(Ok(next))) = body.poll_data(cx)
+        {
+            if more.is_empty() {
+                more.reserve(CHUNK);
+                more.extend_from_slice(&data);
+                data = Bytes::new();
+            }
+            more.extend_from_slice(&next);
+        }
+        if !more.is_empty() {
+            data = more.freeze();
+        }
+    }
+    // The engine's pipe is short, so what is handed to it is as good as sent on.
+    body.flow_control().release_capacity(data.len())?;
+    Poll::Ready(Ok(Some(data)))
 }
 
 /// Why there is no more of an answer.
@@ -210,17 +242,12 @@ impl client::Session for Session {
         if self.is_answered() {
             return Ok(None);
         }
-        self.wait_for(|body, cx| {
-            body.poll_data(cx).map(|data| {
-                let data = data.transpose()?;
-                if let Some(data) = &data {
-                    // The engine's own pipe is short, so what is handed to it is as good as sent on.
-                    body.flow_control().release_capacity(data.len())?;
-                }
-                Ok(data)
-            })
-        })
-        .await
+        self.exchange.note_asked();
+        let data = self.wait_for(poll_data).await?;
+        if data.is_some() {
+            self.exchange.note_handed();
+        }
+        Ok(data)
     }
 
     async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
