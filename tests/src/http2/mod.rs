@@ -6,7 +6,7 @@ pub mod frames;
 mod origin;
 
 pub use client::{Exchange, Http2Client};
-pub use origin::{Call, Http2Origin, trailers};
+pub use origin::{Call, Http2Origin, send, trailers};
 
 use bytes::{BufMut, Bytes, BytesMut};
 

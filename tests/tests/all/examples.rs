@@ -11,6 +11,7 @@ use std::path::Path;
 use serde_json::json;
 use vestibule_tests::certs::{Authority, Certs, Pair};
 use vestibule_tests::client::{Client, ClientTls, curl, get};
+use vestibule_tests::http2::{Call, Http2Client, Http2Origin, message, trailers};
 use vestibule_tests::origin::{Answer, Origin, OriginTls, Reply, Request};
 use vestibule_tests::ports;
 
@@ -18,8 +19,9 @@ use crate::example::{Example, repository, seen};
 
 type Case = fn(Example);
 
-const CASES: [(&str, Case); 14] = [
+const CASES: [(&str, Case); 15] = [
     ("dns-name.yaml", dns_name),
+    ("grpc.yaml", grpc),
     ("headers.yaml", headers),
     ("kube-api-l4.yaml", kube_api_l4),
     ("kube-api-l7.yaml", kube_api_l7),
@@ -76,6 +78,39 @@ fn landing_page(example: Example) {
             "{path}"
         );
         assert!(response.text().contains(body), "{path}: {}", response.text());
+    }
+}
+
+fn grpc(mut example: Example) {
+    let certs = Certs::new();
+    let ca = certs.authority("CA");
+    // Sends back what came, with the service's name in a trailer.
+    let service = |name: &'static str| {
+        move |mut call: Call| async move {
+            let come = call.body().await;
+            let mut answer = call.head(http::Response::new(()), false);
+            answer.send_data(come, false).unwrap();
+            answer.send_trailers(trailers(&[("grpc-status", "0"), ("x-service", name)])).unwrap();
+        }
+    };
+    let orders = Http2Origin::plain(100, service("orders"));
+    let billing = Http2Origin::tls(&certs.server(&ca, &["billing.internal"]), service("billing"));
+    example
+        .file("tls/ca.crt", &ca.cert)
+        .pair("web", &certs.server(&ca, &["localhost"]))
+        .endpoints("orders", [format!("127.0.0.1:{}", orders.port)])
+        .endpoints("billing", [format!("127.0.0.1:{}", billing.port)]);
+    let port = example.port("grpc");
+    let _gateway = example.start();
+    let client = Http2Client::tls(port, "localhost");
+    for (method, service) in [("orders.Orders/List", "orders"), ("billing.Billing/Watch", "billing")] {
+        let request = http::Request::post(format!("https://localhost/{method}")).header("te", "trailers");
+        let mut exchange = client.send(request.body(()).unwrap(), false);
+        exchange.write(message("hello"), true);
+        exchange.head();
+        assert_eq!(exchange.message().unwrap(), "hello", "{method}");
+        assert_eq!(exchange.message(), None);
+        assert_eq!(exchange.trailers().unwrap()["x-service"], service, "{method}");
     }
 }
 

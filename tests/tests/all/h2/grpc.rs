@@ -1,10 +1,13 @@
 //! gRPC end to end: an HTTP/2 client through the TLS listener, an HTTP/2 origin, messages both ways, trailers.
 
+use std::fs;
+
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use vestibule_tests::certs::Certs;
+use vestibule_tests::client::curl;
 use vestibule_tests::gateway::Gateway;
-use vestibule_tests::http2::{Call, Http2Client, Http2Origin, message, next_message, trailers};
+use vestibule_tests::http2::{Call, Http2Client, Http2Origin, message, next_message, send, trailers};
 use vestibule_tests::ports;
 
 use crate::quoted;
@@ -149,4 +152,26 @@ fn a_body_larger_than_every_window_comes_back_while_it_is_sent() {
     }
     both.write(Bytes::new(), true);
     assert_eq!(both.message(), None);
+}
+
+#[test]
+fn eight_mebibytes_come_back_while_they_are_sent() {
+    let origin = Http2Origin::plain(100, |mut call: Call| async move {
+        let mut answer = call.head(Response::new(()), false);
+        while let Some(Ok(data)) = call.next().await {
+            send(&mut answer, data, false).await.unwrap();
+        }
+        answer.send_data(Bytes::new(), true).unwrap();
+    });
+    let edge = super::h2c(origin.port, "", "");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sent");
+    let sent: Vec<u8> = (0..8 << 20).map(|at| (at * 31 % 251) as u8).collect();
+    fs::write(&file, &sent).unwrap();
+    let file = format!("@{}", file.display());
+    let url = format!("http://127.0.0.1:{}/", edge.port);
+    for _ in 0..3 {
+        let back = curl(&["-H", "Expect:", "--data-binary", &file, &url]);
+        assert!(back.stdout == sent, "{} bytes came: {back:?}", back.stdout.len());
+    }
 }
