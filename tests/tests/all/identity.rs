@@ -132,17 +132,21 @@ fn policies(certs: &Certs, ca: &Authority, other: &Authority, leaf: &Pair) -> Ve
     ]
 }
 
-/// A gateway with a route for each policy, all to one nginx, under the paths `/p0`, `/p1` …
-fn routed(policies: &[Policy], nginx: &Nginx) -> Edge {
+/// A gateway with two routes for each policy, all to one nginx: `/p0`, `/p1` … keep their connections, `/n0`, `/n1` …
+/// make a new one for each request.
+fn routed(policies: &[Policy], nginx: &Nginx, protocol: &str) -> Edge {
+    let port = if protocol == "h2" { nginx.h2_port } else { nginx.port };
+    let upstream = format!("endpoints: [\"127.0.0.1:{port}\"], protocol: {protocol}, tls: {{}}");
     let mut yaml = format!(
-        "upstreams: {{ origin: {{ endpoints: [\"127.0.0.1:{}\"], tls: {{}} }} }}\nroutes:\n",
-        nginx.port
+        "upstreams:\n  kept: {{ {upstream} }}\n  new: {{ {upstream}, keepalive: {{ idle_timeout: 0s }} }}\nroutes:\n"
     );
     for (number, Policy { tls, .. }) in policies.iter().enumerate() {
-        yaml += &format!(
-            "  - {{ match: {{ paths: [/p{number}] }}, upstream: origin, tls: {{ {tls} }}, \
-             plugins: [{{ path_rewrite: {{ strip_prefix: /p{number} }} }}] }}\n"
-        );
+        for (prefix, upstream) in [("p", "kept"), ("n", "new")] {
+            yaml += &format!(
+                "  - {{ match: {{ paths: [/{prefix}{number}] }}, upstream: {upstream}, tls: {{ {tls} }}, \
+                 plugins: [{{ path_rewrite: {{ strip_prefix: /{prefix}{number} }} }}] }}\n"
+            );
+        }
     }
     Edge::start(&yaml)
 }
@@ -153,34 +157,32 @@ fn no_two_policies_share_a_connection_or_a_session() {
     let (ca, other) = (certs.authority("ca"), certs.authority("other"));
     let certificate = certs.server(&ca, &["a.test", "b.test"]);
     let policies = policies(&certs, &ca, &other, &certificate);
-    for version in ["1.2", "1.3"] {
-        let tls = NginxTls {
-            certificate: &certificate,
-            clients: Clients::Optional(&ca.cert),
-            version: Some(version),
-        };
+    for (version, protocol) in
+        [("1.2", "http/1.1"), ("1.3", "http/1.1"), ("1.2", "h2"), ("1.3", "h2"), ("1.3", "auto")]
+    {
+        let clients = Clients::Optional(&ca.cert);
+        let tls = NginxTls { certificate: &certificate, clients, version: Some(version) };
         let nginx = Nginx::start(&tls);
-        let edge = routed(&policies, &nginx);
+        let edge = routed(&policies, &nginx, protocol);
+        let case = format!("TLS {version}, {protocol}");
 
-        // Every connection is closed after its answer, so each round shakes hands anew: in full at first, resumed from
-        // then on. Were a session of another policy offered, the first round would resume it.
+        // Each round shakes hands anew: in full at first, resumed from then on. Were a session of another policy
+        // offered, the first round would resume it.
         for round in 0..3 {
             for (number, policy) in policies.iter().enumerate() {
                 let tls = &policy.tls;
-                let report = edge.get("x.test", &format!("/p{number}/close?{version}-{round}")).json();
+                let path = format!("/n{number}/{round}");
+                let report = edge.get("x.test", &path).json();
                 let resumed = if round == 0 { "." } else { policy.resumed };
-                assert_eq!(report["resumed"], resumed, "{version}, round {round}: {tls}: {report}");
+                assert_eq!(report["resumed"], resumed, "{case}, round {round}: {tls}: {report}");
                 assert_eq!(report["tls"], format!("TLSv{version}"));
                 assert_eq!(
                     (&report["sni"], &report["client"]),
                     (&json!(policy.sni), &json!(policy.client)),
-                    "{tls}"
+                    "{case}: {tls}"
                 );
-                let line = edge.gateway.log_line(|line| {
-                    line["path"] == format!("/p{number}/close")
-                        && line["tls_resumed"].as_bool() == Some(resumed == "r")
-                });
-                assert_eq!(line["status"], 200);
+                let line = edge.gateway.log_of(&path);
+                assert_eq!(line["tls_resumed"].as_bool(), Some(resumed == "r"), "{case}: {line}");
             }
         }
 
@@ -194,10 +196,10 @@ fn no_two_policies_share_a_connection_or_a_session() {
             }
         }
         for (number, mine) in &connections {
-            assert_eq!(mine.len(), 1, "{} did not keep its connection: {mine:?}", policies[*number].tls);
+            assert_eq!(mine.len(), 1, "{case}: {} did not keep its connection", policies[*number].tls);
         }
         let all: BTreeSet<&String> = connections.values().flatten().collect();
-        assert_eq!(all.len(), policies.len(), "policies share a connection: {connections:#?}");
+        assert_eq!(all.len(), policies.len(), "{case}: policies share a connection: {connections:#?}");
     }
 }
 
@@ -206,24 +208,25 @@ fn a_thousand_new_connections_of_one_policy_shake_hands_in_full_once() {
     let certs = Certs::new();
     let ca = certs.authority("ca");
     let certificate = certs.server(&ca, &["a.test"]);
-    for version in ["1.2", "1.3"] {
+    for (version, protocol) in [("1.2", "http/1.1"), ("1.3", "http/1.1"), ("1.3", "h2")] {
         let nginx = Nginx::start(&NginxTls { version: Some(version), ..NginxTls::new(&certificate) });
         let edge = Edge::start(&format!(
-            "upstreams: {{ origin: {{ endpoints: [\"127.0.0.1:{}\"], tls: {{ verify: {{ ca: {} }} }} }} }}\n\
+            "upstreams: {{ origin: {{ endpoints: [\"127.0.0.1:{}\"], protocol: {protocol}, \
+             keepalive: {{ idle_timeout: 0s }}, tls: {{ verify: {{ ca: {} }} }} }} }}\n\
              routes: [{{ upstream: origin }}]",
-            nginx.port,
+            if protocol == "h2" { nginx.h2_port } else { nginx.port },
             quoted(&ca.cert)
         ));
         let mut client = Client::plain(edge.port);
         for _ in 0..1000 {
-            assert_eq!(client.get("a.test", "/close").status, 200);
+            assert_eq!(client.get("a.test", "/").status, 200);
         }
         drop(edge);
         let log = nginx.into_log();
         let count = |resumed: &str| log.iter().filter(|line| line["resumed"] == resumed).count();
         let connections: BTreeSet<String> = log.iter().map(|line| line["connection"].to_string()).collect();
-        assert_eq!((log.len(), connections.len()), (1000, 1000), "{version}");
-        assert_eq!((count("."), count("r")), (1, 999), "TLS {version}: full and resumed handshakes");
+        assert_eq!((log.len(), connections.len()), (1000, 1000), "{version}, {protocol}");
+        assert_eq!((count("."), count("r")), (1, 999), "TLS {version}, {protocol}: full, resumed");
     }
 }
 
