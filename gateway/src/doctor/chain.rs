@@ -32,7 +32,7 @@ pub struct Certificate {
     pub sent: bool,
     /// The file by which it is trusted, or `system`.
     pub trusted_by: Option<String>,
-    /// Whether its issuer is neither sent nor trusted nor itself.
+    /// Whether its issuer is neither sent nor trusted, where anything is verified.
     pub issuer_is_missing: bool,
 }
 
@@ -63,7 +63,7 @@ pub fn read(presented: &[X509], settings: Option<&Settings>, known: &Known) -> V
         Some(root) => read.push(one(root, false, trusted_by(root))),
         None => {
             if let Some(last) = read.last_mut() {
-                last.issuer_is_missing = true;
+                last.issuer_is_missing = roots.is_some();
             }
         }
     }

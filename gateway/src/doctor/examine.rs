@@ -89,12 +89,15 @@ pub async fn examine(practice: &Practice<'_>, subject: &Subject, address: &Addre
             finding.trials = trials;
             shown.extend(seen);
             shown.dedup();
-            let start = Start { plan: Plan::of(subject), cause: failure.cause, seen: &first.seen };
-            let mending =
-                timeout(lab.timeout * PATIENCE, mend(practice, case(&shown), address, &start)).await;
-            finding.fix = match mending.unwrap_or(Err(Vec::new())) {
-                Ok(fix) => Some(fix),
-                Err(further) => fix::words_alone(practice, &case(&shown), failure, &first, further),
+            let start = Start { plan: Plan::of(subject), failure, seen: &first.seen };
+            let mending = mend(practice, case(&shown), address, &start);
+            let told = |plan: &Plan, failure: &Failure, seen: &Seen| {
+                fix::words_alone(practice, &case(&shown), &fix::Told { plan, failure, seen, first: &first })
+            };
+            finding.fix = match timeout(lab.timeout * PATIENCE, mending).await {
+                Ok(Ok(fix)) => Some(fix),
+                Ok(Err(Stuck::At(last))) => told(&last.0, &last.1, &last.2),
+                Ok(Err(Stuck::Unwritten)) | Err(_) => told(&start.plan, failure, &first.seen),
             };
         }
     }
@@ -105,6 +108,11 @@ pub async fn examine(practice: &Practice<'_>, subject: &Subject, address: &Addre
     };
     finding.chain = chain::read(sent, settings, &practice.known);
     note_certificates(&mut finding, subject, failure.is_none());
+    if let Some(status @ 500..) = first.status() {
+        let text =
+            format!("it answered {status}: the request got through, and the upstream's own log says why");
+        finding.notes.push(Note { verdict: Verdict::Warning, text });
+    }
     settle(&mut finding, failure);
     finding
 }
@@ -202,9 +210,11 @@ async fn verify(practice: &Practice<'_>, case: Case<'_>, address: &Address) -> O
     let plan = case.verified(&Plan::of(case.subject));
     let way = way_of_plan(&plan, &case.subject.path, &practice.lab).ok()?;
     let attempt = practice.lab.attempt(&address.target, &way).await;
-    match attempt.cause() {
-        None => fix::of_plan(practice, &case, address, &plan).await,
-        Some(cause) => mend(practice, case, address, &Start { plan, cause, seen: &attempt.seen }).await.ok(),
+    match &attempt.result {
+        Ok(_) => fix::of_plan(practice, &case, address, &plan).await,
+        Err(failure) => {
+            mend(practice, case, address, &Start { plan, failure, seen: &attempt.seen }).await.ok()
+        }
     }
 }
 
@@ -214,19 +224,19 @@ async fn mend(
     mut case: Case<'_>,
     address: &Address,
     start: &Start<'_>,
-) -> Result<Fix, Vec<String>> {
+) -> Result<Fix, Stuck> {
     let found = search(practice, &case, address, start).await;
     if case.subject.routes.is_empty() || !matches!(found, Err(Stuck::Unwritten)) {
-        return found.map_err(Stuck::words);
+        return found;
     }
     case.places = Places::new(&practice.config, case.subject, practice.written, Scope::Routes);
-    search(practice, &case, address, start).await.map_err(Stuck::words)
+    search(practice, &case, address, start).await
 }
 
 /// Where a search begins.
 struct Start<'a> {
     plan: Plan,
-    cause: Cause,
+    failure: &'a Failure,
     seen: &'a Seen,
 }
 
@@ -235,19 +245,7 @@ enum Stuck {
     /// Something would work, but cannot be written into the file, or would break others.
     Unwritten,
     /// Nothing goes further than this.
-    At(Vec<String>, Cause),
-}
-
-impl Stuck {
-    fn words(self) -> Vec<String> {
-        match self {
-            Self::At(mut words, cause) if !words.is_empty() => {
-                words.push(format!("which leads as far as {}: {}", cause.code(), cause.what()));
-                words
-            }
-            _ => Vec::new(),
-        }
-    }
+    At(Box<(Plan, Failure, Seen)>),
 }
 
 /// Goes on from what brings it further, until a request gets through.
@@ -257,10 +255,11 @@ async fn search(
     address: &Address,
     start: &Start<'_>,
 ) -> Result<Fix, Stuck> {
-    let (mut plan, mut cause, mut seen) = (start.plan.clone(), start.cause, start.seen.clone());
-    let mut met = vec![cause];
+    let (mut plan, mut seen) = (start.plan.clone(), start.seen.clone());
+    let mut failure = Failure::new(start.failure.cause, start.failure.detail.clone());
+    let mut met = vec![failure.cause];
     loop {
-        let mut plans = case.remedies(cause, &plan, &seen);
+        let mut plans = case.remedies(failure.cause, &plan, &seen);
         plans.retain(|plan| way_of_plan(plan, &case.subject.path, &practice.lab).is_ok());
         let ways = plans.iter().filter_map(|plan| way_of_plan(plan, &case.subject.path, &practice.lab).ok());
         let tried = practice.lab.all(&address.target, ways.collect()).await;
@@ -277,14 +276,14 @@ async fn search(
         if !accepted.is_empty() {
             return Err(Stuck::Unwritten);
         }
-        let is_new =
-            |attempt: &Attempt| attempt.cause().filter(|cause| !met.contains(cause) && is_further(*cause));
-        let mut further =
-            plans.into_iter().zip(tried).filter_map(|(plan, it)| Some((plan, is_new(&it)?, it)));
-        let Some((next, found, attempt)) = further.next() else { return Err(Stuck::At(plan.words, cause)) };
-        drop(further);
-        (plan, cause, seen) = (next, found, attempt.seen);
-        met.push(cause);
+        let is_new = |failure: &Failure| !met.contains(&failure.cause) && is_further(failure.cause);
+        let further = plans.into_iter().zip(tried).find_map(|(plan, attempt)| {
+            let failure = attempt.result.err().filter(is_new)?;
+            Some((plan, failure, attempt.seen))
+        });
+        let Some(further) = further else { return Err(Stuck::At(Box::new((plan, failure, seen)))) };
+        (plan, failure, seen) = further;
+        met.push(failure.cause);
     }
 }
 
@@ -363,7 +362,8 @@ fn note_steps(finding: &mut Finding, attempt: &Attempt, subject: &Subject) {
         let ms = took.map(|took| took.as_millis() as u64);
         finding.steps.push(Step { step, good, outcome, ms });
     };
-    let failed = attempt.result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    // What the code means is said with the verdict.
+    let failed = attempt.cause().map(Cause::code).unwrap_or_default().to_owned();
     let Some(connected) = attempt.connected else {
         return add("connect", false, failed, Some(attempt.took));
     };

@@ -18,7 +18,7 @@ use super::target::{Subject, Wanted, subjects, with_unused_upstreams};
 use crate::config::{self, Config, Document, EndpointAddress, edit};
 use crate::diagnose::{Cause, Failure, name_text, names_of};
 use crate::snapshot;
-use crate::upstream::Address;
+use crate::upstream::{Address, Seen};
 
 /// The edits of a plan that a request got through with; nothing where the changed file would not do the same.
 pub async fn of_plan(
@@ -116,15 +116,22 @@ fn in_one_line(value: &Value) -> String {
     }
 }
 
+/// What there is to say of a failure that nothing was found against.
+pub struct Told<'a> {
+    /// What was tried on the way and went further, if not to the end.
+    pub plan: &'a Plan,
+    /// What it led to.
+    pub failure: &'a Failure,
+    /// What the last handshake showed.
+    pub seen: &'a Seen,
+    /// The request as the file has it.
+    pub first: &'a Attempt,
+}
+
 /// What is to be done where no edit was found that mends it.
-pub fn words_alone(
-    practice: &Practice<'_>,
-    case: &Case<'_>,
-    failure: &Failure,
-    first: &Attempt,
-    further: Vec<String>,
-) -> Option<Fix> {
-    let shown = &first.seen.presented;
+pub fn words_alone(practice: &Practice<'_>, case: &Case<'_>, told: &Told<'_>) -> Option<Fix> {
+    let Told { plan, failure, seen, first } = told;
+    let shown = &seen.presented;
     let mut edits = Vec::new();
     let mut words = match failure.cause {
         Cause::ConnectRefused => other_ports(case.config, case.subject),
@@ -165,8 +172,8 @@ pub fn words_alone(
             )]
         }
         Cause::TlsClientCertificateRequired | Cause::TlsClientCertificateRejected => {
-            edits = case.placeholder_pair();
-            client_certificate(failure.cause, case.subject, first)
+            edits = plan.edits.iter().cloned().chain(case.placeholder_pair()).collect();
+            client_certificate(failure.cause, case.subject, seen)
         }
         Cause::TlsSniMissing | Cause::TlsSniUnrecognized | Cause::TlsPeerReset => {
             let names = case.names();
@@ -180,8 +187,11 @@ pub fn words_alone(
         }
         cause => vec![cause.remedy().to_owned()],
     };
-    words.extend(further);
-    let changes = changes(&practice.document, &edits).unwrap_or_default();
+    if !plan.words.is_empty() {
+        let then = format!("and then {}: {}, {}", failure.cause.code(), failure.cause.what(), failure.detail);
+        words = plan.words.iter().cloned().chain([then]).chain(words).collect();
+    }
+    let changes = changes(&practice.document, &joined(&edits)).unwrap_or_default();
     Some(Fix { words, tried: false, changes, save: Vec::new() }).filter(|fix| !fix.words.concat().is_empty())
 }
 
@@ -218,7 +228,7 @@ fn other_ports(config: &Config, subject: &Subject) -> Vec<String> {
     words
 }
 
-fn client_certificate(cause: Cause, subject: &Subject, first: &Attempt) -> Vec<String> {
+fn client_certificate(cause: Cause, subject: &Subject, seen: &Seen) -> Vec<String> {
     let mut words = Vec::new();
     let identity = subject.policy.as_ref().and_then(|policy| policy.settings.identity.as_ref());
     if let Some(leaf) = identity.and_then(|identity| identity.chain.first())
@@ -237,7 +247,7 @@ fn client_certificate(cause: Cause, subject: &Subject, first: &Attempt) -> Vec<S
             );
         }
     }
-    words.push(match first.seen.accepted_issuers.as_slice() {
+    words.push(match seen.accepted_issuers.as_slice() {
         [] => "no certificate at hand is accepted: ask who runs the upstream for one".to_owned(),
         issuers => format!(
             "no certificate at hand is accepted: the upstream accepts those signed by `{}`",

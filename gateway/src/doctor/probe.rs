@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use openssl::ssl::SslRef;
+use openssl::ssl::{SslRef, SslVersion};
 use pingora_core::protocols::l4::stream::Stream as L4;
 use pingora_core::protocols::tls::SslStream;
 use tokio::io::AsyncReadExt;
@@ -135,8 +135,9 @@ async fn steps(target: &Target, way: &Way, attempt: &mut Attempt) -> Result<Opti
     attempt.seen = Seen::of(stream.ssl());
     attempt.tls = Some(agreed(stream.ssl()));
     let shows = policy.settings.identity.is_some();
-    if attempt.seen.asked {
+    if attempt.seen.asked && stream.ssl().version2() == Some(SslVersion::TLS1_3) {
         last_word(&mut stream, shows).await?;
+        lap();
     }
     let Request::Get { version, host, path } = &way.request else { return Ok(None) };
     let chosen = attempt.tls.as_ref().and_then(|tls| tls.alpn.as_deref());

@@ -1,4 +1,5 @@
 //! What differs if just one thing is changed: handshakes alone, told beside the cause so that a person can judge it.
+//! Those that ask how the upstream behaves verify nothing, so that its certificate does not end them.
 
 use std::sync::Arc;
 
@@ -37,16 +38,17 @@ pub async fn survey(
     let mut attempts = lab.all(&address.target, ways(&variants, lab)).await;
 
     // The names of the certificates that came by now are asked for in a second round.
+    let own = host_name(&subject.host).to_ascii_lowercase();
     let shown: Vec<X509> = attempts.iter().filter_map(|it| it.seen.presented.first().cloned()).collect();
     let mut names: Vec<String> = Vec::new();
     for name in shown.iter().filter(|it| !is_ca(it)).flat_map(|it| names_of(it)) {
-        let is_new = name != subject.identity && !names.contains(&name);
+        let is_new = name != subject.identity && name != own && !names.contains(&name);
         if is_new && is_name(&name) && !name.contains(['*', '/']) && names.len() < MOST_NAMES {
             names.push(name);
         }
     }
     let looking = Settings { verification: Verification::Off, ..bare(&policy.settings) };
-    let named = |name: String| Variant::new(format!("SNI `{name}`, verification off"), looking.clone(), name);
+    let named = |name: String| Variant::new(format!("SNI `{name}`"), looking.clone(), name);
     let more: Vec<Variant> = names.into_iter().filter_map(named).collect();
     attempts.extend(lab.all(&address.target, ways(&more, lab)).await);
     variants.extend(more);
@@ -82,11 +84,11 @@ fn variants(settings: &Settings, identity: &str, host: &str) -> Vec<Variant> {
         add("verification off", identity, &off);
     }
     if is_name(identity) {
-        add("no SNI, verification off", "", &off);
+        add("no SNI", "", &off);
     }
     let own = host_name(host).to_ascii_lowercase();
     if is_name(&own) && own != identity {
-        add(&format!("SNI `{own}`, verification off"), &own, &off);
+        add(&format!("SNI `{own}`"), &own, &off);
     }
     if let Verification::On(Trust { roots: Roots::Given(_), .. }) = &settings.verification {
         add("the roots of this system", identity, &|settings| {
@@ -99,13 +101,13 @@ fn variants(settings: &Settings, identity: &str, host: &str) -> Vec<Variant> {
         add("no client certificate", identity, &|settings| settings.identity = None);
     }
     for version in Version::ALL {
-        add(&format!("TLS {} alone, verification off", version.text()), identity, &|settings| {
+        add(&format!("TLS {} alone", version.text()), identity, &|settings| {
             off(settings);
             settings.versions = (version, version);
         });
     }
     if settings.ciphers != Ciphers::default() || settings.curves.is_some() {
-        add("the usual ciphers and curves, verification off", identity, &|settings| {
+        add("the usual ciphers and curves", identity, &|settings| {
             off(settings);
             (settings.ciphers, settings.curves) = (Ciphers::default(), None);
         });
@@ -113,7 +115,7 @@ fn variants(settings: &Settings, identity: &str, host: &str) -> Vec<Variant> {
     for (alpn, name) in [(Alpn::Http1, "`http/1.1`"), (Alpn::H2, "`h2`"), (Alpn::Both, "`h2` and `http/1.1`")]
     {
         if alpn != settings.alpn {
-            add(&format!("ALPN {name}, verification off"), identity, &|settings| {
+            add(&format!("ALPN {name}"), identity, &|settings| {
                 off(settings);
                 settings.alpn = alpn;
             });

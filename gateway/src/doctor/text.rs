@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 
 use super::chain::Certificate;
-use super::report::{Finding, Fix, Report, Verdict};
+use super::report::{Finding, Fix, Report, Trial, Verdict};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -61,15 +61,30 @@ fn one(text: &mut String, finding: &Finding) -> std::fmt::Result {
         writeln!(text, "  it accepts client certificates of `{}`", finding.accepted_issuers.join("`, `"))?;
     }
     if !finding.trials.is_empty() {
-        writeln!(text, "  with one thing changed")?;
-        for trial in &finding.trials {
-            writeln!(text, "    {} {}: {}", mark(trial.good), trial.tried, trial.outcome)?;
-        }
+        trials(text, &finding.trials)?;
     }
     if let Some(found) = &finding.fix {
         fix(text, found)?;
     }
     writeln!(text)
+}
+
+/// What came of each, those that came to the same on one line.
+fn trials(text: &mut String, trials: &[Trial]) -> std::fmt::Result {
+    writeln!(text, "  with one thing changed")?;
+    let mut told: Vec<(bool, &str, Vec<&str>)> = Vec::new();
+    for trial in trials {
+        let outcome = if trial.good { "" } else { trial.outcome.as_str() };
+        match told.iter_mut().find(|(good, known, _)| *good == trial.good && *known == outcome) {
+            Some((.., tried)) => tried.push(&trial.tried),
+            None => told.push((trial.good, outcome, vec![&trial.tried])),
+        }
+    }
+    for (good, outcome, tried) in told {
+        let outcome = if good { String::new() } else { format!("{outcome}: ") };
+        writeln!(text, "    {} {outcome}{}", mark(good), tried.join("; "))?;
+    }
+    Ok(())
 }
 
 fn fix(text: &mut String, fix: &Fix) -> std::fmt::Result {
@@ -105,12 +120,16 @@ fn fix(text: &mut String, fix: &Fix) -> std::fmt::Result {
 fn chain(text: &mut String, chain: &[Certificate]) -> std::fmt::Result {
     let Some(top) = chain.last() else { return Ok(()) };
     writeln!(text, "  certificates")?;
-    let mut depth = 0;
-    if top.issuer_is_missing {
-        writeln!(text, "    {RED}`{}` is missing{RED:#}", top.issuer)?;
-        depth = 1;
+    let is_whole = top.trusted_by.is_some() || top.issuer == top.subject;
+    if !is_whole {
+        let missing = if top.issuer_is_missing {
+            format!("{RED}neither sent nor trusted{RED:#}")
+        } else {
+            "not sent".to_owned()
+        };
+        writeln!(text, "    `{}`, {missing}", top.issuer)?;
     }
-    for certificate in chain.iter().rev() {
+    for (depth, certificate) in (usize::from(!is_whole)..).zip(chain.iter().rev()) {
         let indent = " ".repeat(4 + 2 * depth);
         let trusted = match &certificate.trusted_by {
             Some(file) => format!(", {GREEN}trusted by {file}{GREEN:#}"),
@@ -129,7 +148,6 @@ fn chain(text: &mut String, chain: &[Certificate]) -> std::fmt::Result {
             _ => format!("until {until}, {left} days left"),
         };
         writeln!(text, "{indent}  {days}, pin {}", certificate.pin)?;
-        depth += 1;
     }
     Ok(())
 }

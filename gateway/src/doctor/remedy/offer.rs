@@ -109,7 +109,10 @@ impl Case<'_> {
         if plan.limit.is_none_or(|limit| limit >= longer) {
             return Vec::new();
         }
-        let text = format!("{}ms", longer.as_millis());
+        let text = match longer.subsec_millis() {
+            0 => format!("{}s", longer.as_secs()),
+            _ => format!("{}ms", longer.as_millis()),
+        };
         let edits = vec![Edit::Set(self.places.upstream().key("connect_timeout"), text.as_str().into())];
         let words = format!("wait for {text}, which is enough now");
         vec![plan.with(edits, words, |plan| plan.limit = Some(longer))]
