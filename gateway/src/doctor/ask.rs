@@ -1,29 +1,30 @@
-//! One request on a connection that is made, by hyper: any version of HTTP, a bounded body, a deadline.
+//! One request on a connection that is made, with a bounded body and a deadline: HTTP/1 by hyper, HTTP/2 by the code that
+//! `run` speaks it with.
 
 use std::error::Error as StdError;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, Version, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use pingora_core::protocols::Ssl;
 use tokio::time::timeout;
 
-use crate::diagnose::{self, Cause, Failure};
+use crate::diagnose::{self, Cause, Failure, HttpVersion};
+use crate::upstream::{Facts, Pool, Stream, establish, of_stream};
 
-/// A version of HTTP.
+/// A version of HTTP/1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Http {
     /// HTTP/1.0.
     OneZero,
     /// HTTP/1.1.
     OneOne,
-    /// HTTP/2.
-    Two,
 }
 
 /// What an upstream answered.
@@ -41,54 +42,60 @@ const MOST_BODY: usize = 8 * 1024;
 /// Asks with GET.
 ///
 /// # Errors
-/// The cause that the access log gives for the same, as far as it can be told here.
-pub async fn ask<S>(
-    stream: S,
+/// The cause that the access log gives for the same.
+pub async fn ask(
+    stream: Stream,
+    spoken: HttpVersion,
     version: Http,
     host: &str,
     path: &str,
     limit: Option<Duration>,
-    shows_certificate: bool,
-) -> Result<Answer, Failure>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let asking = exchange(stream, version, host, path);
-    let done = match limit {
-        Some(limit) => timeout(limit, asking).await,
-        None => Ok(asking.await),
+) -> Result<Answer, Failure> {
+    let asking = async {
+        match spoken {
+            HttpVersion::Http1 => http1(stream, version, host, path).await.map_err(|error| of_http1(&*error)),
+            HttpVersion::Http2 => http2(stream, host, path).await,
+        }
     };
-    match done {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(failure(&*error, shows_certificate)),
-        Err(_) => Err(Failure::new(
-            Cause::UpstreamTimeout,
-            format!("no answer to GET {path} after {:?}", limit.unwrap_or_default()),
-        )),
+    match limit {
+        None => asking.await,
+        Some(limit) => timeout(limit, asking).await.unwrap_or_else(|_| {
+            Err(Failure::new(Cause::UpstreamTimeout, format!("no answer to GET {path} after {limit:?}")))
+        }),
     }
+}
+
+fn get(target: String) -> http::request::Builder {
+    Request::get(target).header(header::USER_AGENT, "vestibule-doctor").header(header::ACCEPT, "*/*")
+}
+
+async fn http2(stream: Stream, host: &str, path: &str) -> Result<Answer, Failure> {
+    let scheme = if stream.get_ssl().is_some() { "https" } else { "http" };
+    let request = get(format!("{scheme}://{host}{path}")).body(());
+    let request = request.map_err(|error| Failure::new(Cause::Internal, error.to_string()))?;
+    let facts = Facts { key: 0, idle_timeout: Duration::ZERO, resumed: false };
+    let slot = establish(stream, facts, &Arc::new(Pool::new(0))).await?;
+    let told = |error: h2::Error| diagnose::of_error(&of_stream(&error, slot.noted()), false);
+    let mut requests = slot.requests.clone().ready().await.map_err(told)?;
+    let (response, _) = requests.send_request(request, true).map_err(told)?;
+    let (head, mut body) = response.await.map_err(told)?.into_parts();
+    let mut read = Vec::new();
+    while let Some(Ok(piece)) = body.data().await {
+        read.extend_from_slice(&piece);
+        if read.len() > MOST_BODY {
+            break;
+        }
+    }
+    Ok(Answer { status: head.status.as_u16(), body: String::from_utf8_lossy(&read).into_owned() })
 }
 
 type Problem = Box<dyn StdError + Send + Sync>;
 
-async fn exchange<S>(stream: S, version: Http, host: &str, path: &str) -> Result<Answer, Problem>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let io = TokioIo::new(stream);
-    let request = Request::get(match version {
-        Http::Two => format!("https://{host}{path}"),
-        _ => path.to_owned(),
-    });
-    let request = request.header(header::USER_AGENT, "vestibule-doctor").header(header::ACCEPT, "*/*");
-    if version == Http::Two {
-        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-        let request = request.body(Empty::<Bytes>::new())?;
-        return beside(connection, async move { read(sender.send_request(request).await?).await }).await;
-    }
-    let (mut sender, connection) = http1::handshake(io).await?;
+async fn http1(stream: Stream, version: Http, host: &str, path: &str) -> Result<Answer, Problem> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let version = if version == Http::OneZero { Version::HTTP_10 } else { Version::HTTP_11 };
-    let request = request.version(version).header(header::HOST, host).header(header::CONNECTION, "close");
-    let request = request.body(Empty::<Bytes>::new())?;
+    let request = get(path.to_owned()).version(version).header(header::HOST, host);
+    let request = request.header(header::CONNECTION, "close").body(Empty::<Bytes>::new())?;
     beside(connection, async move { read(sender.send_request(request).await?).await }).await
 }
 
@@ -123,19 +130,21 @@ async fn beside(
     }
 }
 
-fn failure(error: &(dyn StdError + 'static), shows_certificate: bool) -> Failure {
-    if let Some(failure) = diagnose::of_read(error, shows_certificate) {
-        return failure;
+fn of_http1(error: &(dyn StdError + 'static)) -> Failure {
+    let mut words = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        // What the connection itself knows better.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(failure) = inner.and_then(|inner| inner.downcast_ref::<Failure>()) {
+            return Failure::new(failure.cause, failure.detail.clone());
+        }
+        words = format!("{words}: {error}");
+        next = error.source();
     }
     let cause = match error.downcast_ref::<hyper::Error>() {
         Some(error) if error.is_parse() => Cause::UpstreamInvalidResponse,
         _ => Cause::UpstreamReset,
     };
-    let mut words = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        words = format!("{words}: {error}");
-        next = error.source();
-    }
     Failure::new(cause, words)
 }

@@ -22,7 +22,7 @@ use crate::config::{Config, Document};
 use crate::diagnose::{Cause, Failure, name_text};
 use crate::proxy::admit::host_name;
 use crate::snapshot::Workshop;
-use crate::upstream::{Address, Alpn, Seen, Settings, TlsPolicy, Verification, is_name};
+use crate::upstream::{Address, Alpn, Protocol, Seen, Settings, TlsPolicy, Verification, is_name};
 
 /// What every examination shares.
 pub struct Practice<'a> {
@@ -139,7 +139,7 @@ pub fn way_of(subject: &Subject, lab: &Lab) -> Way {
         Speaks::Bytes => Request::None,
     };
     let tls = subject.policy.clone().map(|policy| (policy, subject.identity.clone()));
-    Way { tls, request, limit: subject.connect_timeout.or(Some(lab.timeout)) }
+    Way { tls, protocol: subject.protocol, request, limit: subject.connect_timeout.or(Some(lab.timeout)) }
 }
 
 fn get(version: Http, host: &str, path: &str) -> Request {
@@ -152,7 +152,8 @@ pub fn way_of_plan(plan: &Plan, path: &str, lab: &Lab) -> Result<Way, String> {
         Some((settings, identity)) => Some((Arc::new(TlsPolicy::new(settings.clone())?), identity.clone())),
         None => None,
     };
-    Ok(Way { tls, request: get(Http::OneOne, &plan.host, path), limit: plan.limit.or(Some(lab.timeout)) })
+    let request = get(Http::OneOne, &plan.host, path);
+    Ok(Way { tls, protocol: plan.protocol, request, limit: plan.limit.or(Some(lab.timeout)) })
 }
 
 /// What one request alone does not tell: that a plain request met TLS, or that another Host would have been served.
@@ -173,7 +174,10 @@ async fn second_thoughts(
         let name = host_name(&subject.host).trim_matches(['[', ']']).to_ascii_lowercase();
         let tls = Some((Arc::new(TlsPolicy::new(settings).ok()?), name));
         let over = lab
-            .attempt(&address.target, &Way { tls, request: Request::None, limit: Some(lab.timeout) })
+            .attempt(
+                &address.target,
+                &Way { tls, protocol: Protocol::Http1, request: Request::None, limit: Some(lab.timeout) },
+            )
             .await;
         shown.extend(over.seen.presented.clone());
         let says_alert = matches!(
@@ -184,17 +188,14 @@ async fn second_thoughts(
         let told = first.result.as_ref().err().map(|failure| failure.detail.clone()).unwrap_or_default();
         return is_tls.then(|| Failure::new(Cause::PlainToTlsPort, told));
     };
-    let status = match (first.cause(), first.status()) {
-        (Some(Cause::Upstream421), _) => 421,
-        (None, Some(status @ (403 | 404))) => status,
-        _ => return None,
-    };
+    let status = first.status().filter(|status| matches!(status, 403 | 404))?;
     let sni = &subject.identity;
     if !is_name(sni) || host_name(&subject.host).eq_ignore_ascii_case(sni) {
         return None;
     }
     let tls = Some((policy.clone(), sni.clone()));
-    let way = Way { tls, request: get(Http::OneOne, sni, &subject.path), limit: Some(lab.timeout) };
+    let request = get(Http::OneOne, sni, &subject.path);
+    let way = Way { tls, protocol: subject.protocol, request, limit: Some(lab.timeout) };
     let other = lab.attempt(&address.target, &way).await.status()?;
     (!matches!(other, 403 | 404)).then(|| {
         let words = format!(
@@ -301,14 +302,18 @@ fn is_further(cause: Cause) -> bool {
 
 /// What a healthy endpoint speaks besides.
 async fn alternatives(lab: &Lab, subject: &Subject, address: &Address, finding: &mut Finding) {
-    let mut ways =
-        vec![Way { request: get(Http::OneZero, &subject.host, &subject.path), ..way_of(subject, lab) }];
+    if subject.protocol != Protocol::Http1 {
+        return;
+    }
+    let old = get(Http::OneZero, &subject.host, &subject.path);
+    let mut ways = vec![Way { request: old, ..way_of(subject, lab) }];
     if let Some(policy) = &subject.policy {
         let settings =
             Settings { alpn: Alpn::Both, session_reuse: false, key_log: None, ..policy.settings.clone() };
         if let Ok(policy) = TlsPolicy::new(settings) {
             let tls = Some((Arc::new(policy), subject.identity.clone()));
-            ways.push(Way { tls, request: Request::None, limit: Some(lab.timeout) });
+            let (protocol, request) = (Protocol::Auto, Request::None);
+            ways.push(Way { tls, protocol, request, limit: Some(lab.timeout) });
         }
     }
     let tried = lab.all(&address.target, ways).await;
@@ -318,7 +323,7 @@ async fn alternatives(lab: &Lab, subject: &Subject, address: &Address, finding: 
     }
     let chosen = tried.get(1).and_then(|it| it.tls.as_ref()?.alpn.as_deref());
     if chosen == Some("h2") {
-        tell("it speaks HTTP/2 too");
+        tell("it speaks HTTP/2 too: `protocol: auto` would use it");
     }
 }
 

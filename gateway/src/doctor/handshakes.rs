@@ -57,7 +57,8 @@ pub async fn handshakes(
                     let left = deadline.saturating_duration_since(Instant::now());
                     let tls = subject.policy.clone().map(|policy| (policy, subject.identity.clone()));
                     let limit = subject.connect_timeout.map_or(left, |limit| limit.min(left));
-                    let way = Way { tls, request: Request::None, limit: Some(limit) };
+                    let way =
+                        Way { tls, protocol: subject.protocol, request: Request::None, limit: Some(limit) };
                     let late =
                         || Failure::new(Cause::ConnectTimeout, "`--deadline` was over before its turn came");
                     match timeout_at(deadline, lab.attempt(&address.target, &way)).await {

@@ -10,15 +10,18 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::ask::{Answer, Http, ask};
-use crate::diagnose::{self, Cause, Failure};
-use crate::upstream::connect::{connect, handshake};
-use crate::upstream::{Alpn, Seen, Target, TlsPolicy, Verification};
+use crate::diagnose::{self, Cause, Failure, HttpVersion};
+use crate::proxy::attempt::bare;
+use crate::upstream::connect::{chosen, connect, handshake};
+use crate::upstream::{Origin, Protocol, Seen, Stream, Target, TlsPolicy, Transport, Verification};
 
 /// How an address is reached.
 #[derive(Clone)]
 pub struct Way {
     /// The policy, and the SNI or the address verified in its stead; none is plain.
     pub tls: Option<(Arc<TlsPolicy>, String)>,
+    /// What is spoken, as far as TLS does not choose it.
+    pub protocol: Protocol,
     /// What is sent once the connection is made.
     pub request: Request,
     /// Each step may take so long; `None` is no limit.
@@ -32,7 +35,7 @@ pub enum Request {
     None,
     /// A GET.
     Get {
-        /// In this version; over TLS, what ALPN chose wins.
+        /// In this version of HTTP/1, unless HTTP/2 is spoken.
         version: Http,
         /// The Host.
         host: String,
@@ -118,41 +121,38 @@ async fn steps(target: &Target, way: &Way, attempt: &mut Attempt) -> Result<Opti
     let mut lap = || std::mem::replace(&mut began, Instant::now()).elapsed();
     let stream = connect(target, way.limit).await?;
     attempt.connected = Some(lap());
-    let Some((policy, identity)) = &way.tls else {
-        let Request::Get { version, host, path } = &way.request else { return Ok(None) };
-        let answer = ask(stream, *version, host, path, way.limit, false).await;
-        attempt.answered = Some(lap());
-        return judged(answer?, false);
-    };
-    let mut stream = match handshake(stream, policy, target, identity, way.limit).await {
-        Ok(stream) => stream,
-        Err((failure, seen)) => {
-            attempt.seen = *seen;
-            return Err(failure);
+    let origin = Arc::new(Origin::new());
+    let (transport, version) = match &way.tls {
+        None if way.protocol == Protocol::H2c => (Transport::Plain(Box::new(stream)), HttpVersion::Http2),
+        None => (Transport::Plain(Box::new(stream)), HttpVersion::Http1),
+        Some((policy, identity)) => {
+            let mut stream = match handshake(stream, policy, target, identity, way.limit).await {
+                Ok(stream) => stream,
+                Err((failure, seen)) => {
+                    attempt.seen = *seen;
+                    return Err(failure);
+                }
+            };
+            attempt.shaken = Some(lap());
+            attempt.seen = Seen::of(stream.ssl());
+            attempt.tls = Some(agreed(stream.ssl()));
+            let shows = policy.settings.identity.is_some();
+            origin.note_handshake(stream.ssl().session_reused(), shows);
+            let version = chosen(way.protocol, stream.ssl().selected_alpn_protocol())?;
+            // HTTP/2 is listened to all the while, and a byte that is taken here would be missed there.
+            let may_listen = version == HttpVersion::Http1 || matches!(way.request, Request::None);
+            let is_late = stream.ssl().version2() == Some(SslVersion::TLS1_3);
+            if attempt.seen.asked && is_late && may_listen {
+                last_word(&mut stream, shows).await?;
+                lap();
+            }
+            (Transport::Tls(stream), version)
         }
     };
-    attempt.shaken = Some(lap());
-    attempt.seen = Seen::of(stream.ssl());
-    attempt.tls = Some(agreed(stream.ssl()));
-    let shows = policy.settings.identity.is_some();
-    if attempt.seen.asked && stream.ssl().version2() == Some(SslVersion::TLS1_3) {
-        last_word(&mut stream, shows).await?;
-        lap();
-    }
-    let Request::Get { version, host, path } = &way.request else { return Ok(None) };
-    let chosen = attempt.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
-    let version = match (policy.settings.alpn, chosen) {
-        (_, Some("h2")) => Http::Two,
-        (Alpn::H2, chosen) => {
-            let told =
-                chosen.map_or("it chose no protocol".to_owned(), |chosen| format!("it chose `{chosen}`"));
-            return Err(Failure::new(Cause::AlpnMismatch, format!("offered `h2`, and {told}")));
-        }
-        _ => *version,
-    };
-    let answer = ask(stream, version, host, path, way.limit, shows).await;
+    let Request::Get { version: wanted, host, path } = &way.request else { return Ok(None) };
+    let answer = ask(Stream::new(transport, origin, version), version, *wanted, host, path, way.limit).await;
     attempt.answered = Some(lap());
-    judged(answer?, shows)
+    judged(answer?, way, host)
 }
 
 async fn last_word(stream: &mut SslStream<L4>, shows: bool) -> Result<(), Failure> {
@@ -187,18 +187,13 @@ fn agreed(ssl: &SslRef) -> Agreed {
 }
 
 /// Answers that tell of the connection and not of the resource.
-fn judged(answer: Answer, shows: bool) -> Result<Option<Answer>, Failure> {
-    let says = |text: &str| answer.body.contains(text);
-    let cause = match answer.status {
-        421 => Cause::Upstream421,
-        426 => Cause::Upstream426,
-        400 if says("plain HTTP request was sent to HTTPS port") => Cause::PlainToTlsPort,
-        400 if says("Client sent an HTTP request to an HTTPS server") => Cause::PlainToTlsPort,
-        400 if says("No required SSL certificate was sent") => Cause::TlsClientCertificateRequired,
-        400 if says("The SSL certificate error") => about_certificate(shows),
-        _ => return Ok(Some(answer)),
-    };
-    Err(Failure::new(cause, format!("it answered {}", answer.status)))
+fn judged(answer: Answer, way: &Way, host: &str) -> Result<Option<Answer>, Failure> {
+    let identity = way.tls.as_ref().map(|(_, identity)| identity.as_str());
+    let failure = diagnose::of_status(answer.status, &bare(host), identity).or_else(|| match answer.status {
+        400 => diagnose::of_refusal(answer.body.as_bytes(), way.tls.is_some()),
+        _ => None,
+    });
+    failure.map_or(Ok(Some(answer)), Err)
 }
 
 /// Whether nothing is verified.

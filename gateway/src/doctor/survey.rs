@@ -11,9 +11,10 @@ use super::report::Trial;
 use super::target::Subject;
 use super::trial::Lab;
 use crate::diagnose::{Cause, names_of};
-use crate::proxy::admit::host_name;
+use crate::proxy::attempt::bare;
 use crate::upstream::{
-    Address, Alpn, Ciphers, Roots, Settings, TlsPolicy, Trust, Verification, Version, is_ca, is_name,
+    Address, Alpn, Ciphers, Protocol, Roots, Settings, TlsPolicy, Trust, Verification, Version, is_ca,
+    is_name,
 };
 
 /// No more names of a certificate are tried.
@@ -38,7 +39,7 @@ pub async fn survey(
     let mut attempts = lab.all(&address.target, ways(&variants, lab)).await;
 
     // The names of the certificates that came by now are asked for in a second round.
-    let own = host_name(&subject.host).to_ascii_lowercase();
+    let own = bare(&subject.host);
     let shown: Vec<X509> = attempts.iter().filter_map(|it| it.seen.presented.first().cloned()).collect();
     let mut names: Vec<String> = Vec::new();
     for name in shown.iter().filter(|it| !is_ca(it)).flat_map(|it| names_of(it)) {
@@ -47,7 +48,7 @@ pub async fn survey(
             names.push(name);
         }
     }
-    let looking = Settings { verification: Verification::Off, ..bare(&policy.settings) };
+    let looking = Settings { verification: Verification::Off, ..unkept(&policy.settings) };
     let named = |name: String| Variant::new(format!("SNI `{name}`"), looking.clone(), name);
     let more: Vec<Variant> = names.into_iter().filter_map(named).collect();
     attempts.extend(lab.all(&address.target, ways(&more, lab)).await);
@@ -74,7 +75,7 @@ impl Variant {
 fn variants(settings: &Settings, identity: &str, host: &str) -> Vec<Variant> {
     let mut variants = Vec::new();
     let mut add = |tried: &str, identity: &str, change: &dyn Fn(&mut Settings)| {
-        let mut settings = bare(settings);
+        let mut settings = unkept(settings);
         change(&mut settings);
         variants.extend(Variant::new(tried.to_owned(), settings, identity.to_owned()));
     };
@@ -86,7 +87,7 @@ fn variants(settings: &Settings, identity: &str, host: &str) -> Vec<Variant> {
     if is_name(identity) {
         add("no SNI", "", &off);
     }
-    let own = host_name(host).to_ascii_lowercase();
+    let own = bare(host);
     if is_name(&own) && own != identity {
         add(&format!("SNI `{own}`"), &own, &off);
     }
@@ -125,7 +126,7 @@ fn variants(settings: &Settings, identity: &str, host: &str) -> Vec<Variant> {
     variants
 }
 
-fn bare(settings: &Settings) -> Settings {
+fn unkept(settings: &Settings) -> Settings {
     Settings { session_reuse: false, key_log: None, ..settings.clone() }
 }
 
@@ -138,7 +139,13 @@ fn ways(variants: &[Variant], lab: &Lab) -> Vec<Way> {
                 Request::Get { version: Http::OneOne, host: "localhost".to_owned(), path: "/".to_owned() }
             }
         };
-        Way { tls: variant.tls.clone(), request, limit }
+        let alpn = variant.tls.as_ref().map(|(policy, _)| policy.settings.alpn);
+        let protocol = match alpn {
+            Some(Alpn::H2) => Protocol::H2,
+            Some(Alpn::Both) => Protocol::Auto,
+            Some(Alpn::Http1) | None => Protocol::Http1,
+        };
+        Way { tls: variant.tls.clone(), protocol, request, limit }
     };
     variants.iter().map(way).collect()
 }

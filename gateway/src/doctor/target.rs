@@ -15,8 +15,8 @@ use crate::config::{Config, Loaded, PathConfig, RouteConfig};
 use crate::proxy::admit::host_name;
 use crate::proxy::attempt;
 use crate::proxy::ctx::Ctx;
-use crate::snapshot::{Action, Protocol, Snapshot, Target};
-use crate::upstream::{Address, Endpoint, Pick, TlsPolicy, VerifiedName};
+use crate::snapshot::{self, Action, Snapshot, Target};
+use crate::upstream::{Address, Endpoint, Pick, Protocol, TlsPolicy, VerifiedName};
 
 /// An endpoint as one route, or several in the same way, reach it.
 #[derive(Clone)]
@@ -43,6 +43,8 @@ pub struct Subject {
     pub path: String,
     /// What is spoken.
     pub speaks: Speaks,
+    /// Which HTTP.
+    pub protocol: Protocol,
     /// The upstream's own limit of each step.
     pub connect_timeout: Option<Duration>,
 }
@@ -126,7 +128,7 @@ pub fn subjects(
         }
     }
     for listener in &snapshot.listeners {
-        let Protocol::Tcp { upstream, .. } = &listener.protocol else { continue };
+        let snapshot::Protocol::Tcp { upstream, .. } = &listener.protocol else { continue };
         if wanted.name.as_ref().is_some_and(|name| *name != upstream.name) {
             continue;
         }
@@ -143,6 +145,7 @@ pub fn subjects(
                 assumed: false,
                 path: String::new(),
                 speaks: Speaks::Bytes,
+                protocol: Protocol::Http1,
                 connect_timeout: upstream.connect_timeout,
             };
             add(&mut subjects, seen, None);
@@ -153,7 +156,7 @@ pub fn subjects(
 
 fn passes_bytes(snapshot: &Snapshot, name: &str) -> bool {
     snapshot.listeners.iter().any(|listener| match &listener.protocol {
-        Protocol::Tcp { upstream, .. } => upstream.name == name,
+        snapshot::Protocol::Tcp { upstream, .. } => upstream.name == name,
         _ => false,
     })
 }
@@ -268,6 +271,7 @@ fn reached(
         client_host: client_host.to_owned(),
         path,
         speaks: Speaks::Http,
+        protocol: target.upstream.protocol,
         connect_timeout: target.upstream.connect_timeout,
     }
 }

@@ -104,7 +104,7 @@ pub fn identity(target: &Target, head: &RequestHeader, ctx: &Ctx) -> String {
 }
 
 /// The name in a Host. RFC 6066 section 3: neither a port nor a trailing dot.
-fn bare(host: &str) -> String {
+pub fn bare(host: &str) -> String {
     host_name(host).trim_end_matches('.').trim_matches(['[', ']']).to_ascii_lowercase()
 }
 

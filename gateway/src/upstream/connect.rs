@@ -149,7 +149,10 @@ impl Dialer {
 }
 
 /// What is spoken on a TLS connection whose handshake is done.
-fn chosen(protocol: Protocol, alpn: Option<&[u8]>) -> Result<HttpVersion, Failure> {
+///
+/// # Errors
+/// It is not what the file names.
+pub fn chosen(protocol: Protocol, alpn: Option<&[u8]>) -> Result<HttpVersion, Failure> {
     match (protocol, alpn) {
         (Protocol::H2 | Protocol::Auto, Some(b"h2")) => Ok(HttpVersion::Http2),
         // A server without ALPN speaks what there was before it.

@@ -17,8 +17,9 @@ use std::time::Duration;
 pub use balance::{Balance, Pick, Tried};
 pub use dns::Resolver;
 pub use endpoint::{Address, Endpoint, Target};
+pub(crate) use h2::{Facts, Pool, establish, of_stream};
 pub use h2::{Unserved, unserved};
-pub use stream::{Armed, Origin};
+pub use stream::{Armed, Origin, Stream, Transport};
 pub use tls::{
     Alpn, Ciphers, ClientIdentity, Crl, HOSTNAME_MISMATCH, PIN_MISMATCH, Pin, Policies, Refused, Roots, Seen,
     Settings, TlsPolicy, Trust, Verification, VerifiedName, Version, is_ca, is_name, knows_curve,

@@ -40,7 +40,8 @@ pub struct Origin {
 pub struct Armed(u64);
 
 impl Origin {
-    pub(super) fn new() -> Self {
+    /// A connection that is made now.
+    pub(crate) fn new() -> Self {
         Self {
             made: Instant::now(),
             resumed: AtomicBool::new(false),
@@ -55,7 +56,8 @@ impl Origin {
         self.resumed.load(Ordering::Relaxed)
     }
 
-    pub(super) fn note_handshake(&self, resumed: bool, shows_certificate: bool) {
+    /// Notes how the handshake went.
+    pub(crate) fn note_handshake(&self, resumed: bool, shows_certificate: bool) {
         self.resumed.store(resumed, Ordering::Relaxed);
         self.shows_certificate.store(shows_certificate, Ordering::Relaxed);
     }

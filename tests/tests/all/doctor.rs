@@ -531,6 +531,26 @@ fn a_host_that_is_not_the_sni_is_told_where_the_upstream_minds() {
 }
 
 #[test]
+fn a_protocol_that_the_upstream_does_not_speak_gives_way_to_one_that_it_does() {
+    let ward = Ward::new();
+    let (nginx, haproxy) = (ward.nginx(&ward.leaf), HaProxy::strict_sni(&ward.leaf, Clients::Unasked));
+    let tls = "protocol: h2\n    tls: { verify: { ca: tls/ca.crt } }";
+    let finding = Patient::at(nginx.port, tls, &[ward.ca()]).is_mended_of("alpn_mismatch");
+    assert!(changed(&finding).contains("+    protocol: http/1.1"), "{finding:#}");
+    let finding = Patient::at(nginx.plain_port, "protocol: h2c", &[]).is_mended_of("alpn_mismatch");
+    assert!(changed(&finding).contains("+    protocol: http/1.1"), "{finding:#}");
+    for protocol in ["h2", "auto"] {
+        let tls = format!("protocol: {protocol}\n    tls: {{ verify: {{ ca: tls/ca.crt }} }}");
+        let finding = Patient::at(haproxy.port, &tls, &[ward.ca()]).finding();
+        assert_eq!(
+            (&finding["verdict"], &finding["tls"]["alpn"]),
+            (&"good".into(), &"h2".into()),
+            "{finding:#}"
+        );
+    }
+}
+
+#[test]
 fn a_silent_upstream_is_told_with_the_times_that_were_measured() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();

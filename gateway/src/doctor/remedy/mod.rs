@@ -17,13 +17,15 @@ use super::target::Subject;
 use crate::config::Config;
 use crate::diagnose::{Cause, names_of};
 use crate::proxy::admit::host_name;
-use crate::upstream::{Seen, Settings, Trust, Verification, VerifiedName, is_ca, is_name};
+use crate::upstream::{Protocol, Seen, Settings, Trust, Verification, VerifiedName, is_ca, is_name};
 
 /// What would be connected with, and the edits that make it so.
 #[derive(Clone)]
 pub struct Plan {
     /// The policy and the SNI; none is plain.
     pub tls: Option<(Settings, String)>,
+    /// What is spoken.
+    pub protocol: Protocol,
     /// The Host that is sent.
     pub host: String,
     /// Each step may take so long.
@@ -46,6 +48,7 @@ impl Plan {
         });
         Self {
             tls,
+            protocol: subject.protocol,
             host: subject.host.clone(),
             limit: subject.connect_timeout,
             edits: Vec::new(),

@@ -7,7 +7,7 @@ use super::{Case, Plan};
 use crate::config::{TlsConfig, TrustConfig};
 use crate::diagnose::names_of;
 use crate::doctor::place::Edit;
-use crate::proxy::admit::host_name;
+use crate::proxy::attempt::bare;
 use crate::upstream::{Seen, Trust, VerifiedName, is_name};
 
 impl Case<'_> {
@@ -15,7 +15,7 @@ impl Case<'_> {
         let Some((_, identity)) = plan.tls() else { return Vec::new() };
         let has = |tls: &TlsConfig| tls.sni.is_some();
         let mut plans = Vec::new();
-        let own = host_name(&plan.host).to_ascii_lowercase();
+        let own = bare(&plan.host);
         let removed = self.places.remove("sni", has);
         if !removed.is_empty() && is_name(&own) && own != *identity {
             let words = format!("drop `sni`, so that the Host, `{own}`, is asked for");
@@ -40,7 +40,7 @@ impl Case<'_> {
             plans.push(plan.with(edits.concat(), words, |plan| plan.trusting(|trust| trust.names = None)));
         }
         let has_sni = |tls: &TlsConfig| tls.sni.is_some();
-        let own = host_name(&plan.host).to_ascii_lowercase();
+        let own = bare(&plan.host);
         let removed = self.places.remove("sni", has_sni);
         if trust.names.is_none() && !removed.is_empty() && is_name(&own) && own != *identity {
             let words = format!("drop `sni`, so that the Host, `{own}`, is asked for and verified");
@@ -107,7 +107,7 @@ impl Case<'_> {
 
     pub(super) fn one_name(&self, plan: &Plan) -> Vec<Plan> {
         let Some((_, identity)) = plan.tls() else { return Vec::new() };
-        let own = host_name(&plan.host).to_ascii_lowercase();
+        let own = bare(&plan.host);
         let mut plans = Vec::new();
         let removed = self.places.remove("sni", |tls| tls.sni.is_some());
         if !removed.is_empty() && is_name(&own) && own != *identity {

@@ -4,8 +4,8 @@ use serde_yaml::Mapping;
 
 use super::{Case, Plan};
 use crate::doctor::place::Edit;
-use crate::proxy::admit::host_name;
-use crate::upstream::{Alpn, Ciphers, Settings, Version};
+use crate::proxy::attempt::bare;
+use crate::upstream::{Ciphers, Protocol, Settings, Version};
 
 impl Case<'_> {
     pub(super) fn versions(&self, plan: &Plan) -> Vec<Plan> {
@@ -94,14 +94,39 @@ impl Case<'_> {
 
     pub(super) fn without_tls(&self, plan: &Plan) -> Vec<Plan> {
         let words = "drop `tls`, as this port speaks plain HTTP: whoever is between can read and change all of it, so better find the upstream's TLS port";
-        vec![plan.with(self.places.remove_tls(), words, |plan| plan.tls = None)]
+        let mut edits = self.places.remove_tls();
+        let protocol = match plan.protocol {
+            Protocol::H2 => Protocol::H2c,
+            Protocol::Auto => Protocol::Http1,
+            same => same,
+        };
+        if protocol != plan.protocol {
+            edits.push(self.speaking(protocol));
+        }
+        vec![plan.with(edits, words, |plan| (plan.tls, plan.protocol) = (None, protocol))]
     }
 
     pub(super) fn with_tls(&self, plan: &Plan) -> Vec<Plan> {
-        let identity = host_name(&plan.host).trim_matches(['[', ']']).to_ascii_lowercase();
-        let settings = Settings { session_reuse: false, ..Settings::default() };
-        let edits = vec![Edit::Set(self.places.upstream().key("tls"), Mapping::new().into())];
-        vec![plan.with(edits, "speak TLS", |plan| plan.tls = Some((settings, identity)))]
+        let mut edits = vec![Edit::Set(self.places.upstream().key("tls"), Mapping::new().into())];
+        let protocol = if plan.protocol == Protocol::H2c { Protocol::H2 } else { plan.protocol };
+        if protocol != plan.protocol {
+            edits.push(self.speaking(protocol));
+        }
+        let settings = Settings { session_reuse: false, alpn: protocol.alpn(), ..Settings::default() };
+        let identity = bare(&plan.host);
+        vec![plan.with(edits, "speak TLS", |plan| {
+            (plan.tls, plan.protocol) = (Some((settings, identity)), protocol);
+        })]
+    }
+
+    fn speaking(&self, protocol: Protocol) -> Edit {
+        let text = match protocol {
+            Protocol::Http1 => "http/1.1",
+            Protocol::H2 => "h2",
+            Protocol::H2c => "h2c",
+            Protocol::Auto => "auto",
+        };
+        Edit::Set(self.places.upstream().key("protocol"), text.into())
     }
 
     pub(super) fn more_time(&self, plan: &Plan) -> Vec<Plan> {
@@ -119,11 +144,16 @@ impl Case<'_> {
     }
 
     pub(super) fn protocols(&self, plan: &Plan) -> Vec<Plan> {
-        let Some((settings, _)) = plan.tls() else { return Vec::new() };
-        let others = [(Alpn::H2, "h2"), (Alpn::Http1, "http/1.1")].into_iter();
-        let plans = others.filter(|(alpn, _)| *alpn != settings.alpn).map(|(alpn, text)| {
-            let edits = vec![Edit::Set(self.places.upstream().key("protocol"), text.into())];
-            plan.with(edits, format!("speak `{text}`"), |plan| plan.settings(|settings| settings.alpn = alpn))
+        let all = match plan.tls {
+            Some(_) => [(Protocol::H2, "h2"), (Protocol::Http1, "http/1.1")],
+            None => [(Protocol::H2c, "h2c"), (Protocol::Http1, "http/1.1")],
+        };
+        let others = all.into_iter().filter(|(protocol, _)| *protocol != plan.protocol);
+        let plans = others.map(|(protocol, text)| {
+            plan.with(vec![self.speaking(protocol)], format!("speak `{text}`"), |plan| {
+                plan.protocol = protocol;
+                plan.settings(|settings| settings.alpn = protocol.alpn());
+            })
         });
         plans.collect()
     }

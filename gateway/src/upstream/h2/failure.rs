@@ -36,7 +36,7 @@ pub fn unserved(error: &Error) -> Option<Unserved> {
 
 /// The error of one stream. `noted` is what the connection's own reads and writes failed with: the library keeps a
 /// kind and a text of it.
-pub(super) fn of_stream(error: &h2::Error, noted: Option<&Failure>) -> Box<Error> {
+pub fn of_stream(error: &h2::Error, noted: Option<&Failure>) -> Box<Error> {
     let remote = error.is_remote();
     match error.reason() {
         Some(Reason::REFUSED_STREAM) if error.is_reset() && remote => unserved_error(
