@@ -22,11 +22,13 @@ pub struct Gateway {
 impl Gateway {
     /// Starts the gateway and returns once it listens. Panics with its output where it does not.
     pub fn start(yaml: &str) -> Self {
-        let gateway = Self::spawn(yaml);
-        gateway
-            .process
-            .find("ready line", |pipe, line| (pipe == Pipe::Err && line.contains(READY)).then_some(()));
-        gateway
+        Self::spawn(yaml).ready()
+    }
+
+    /// Ends it, and starts it anew from its config file as that is now.
+    pub fn restart(self) -> Self {
+        self.stop();
+        Self::spawn_from(self.folder).ready()
     }
 
     /// Starts the gateway where it is expected to end by itself; gives its exit status and standard error.
@@ -96,9 +98,20 @@ impl Gateway {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("gateway.yaml");
         fs::write(&config, yaml).unwrap();
+        Self::spawn_from(folder)
+    }
+
+    fn spawn_from(folder: TempDir) -> Self {
+        let config = folder.path().join("gateway.yaml");
         let mut command = Command::new(binary());
         command.args(["run", "-c"]).arg(&config).env("RUST_LOG", "info").env_remove("RUST_BACKTRACE");
         Self { process: Process::spawn("vestibule", &mut command), folder }
+    }
+
+    fn ready(self) -> Self {
+        let is_ready = |pipe, line: &str| (pipe == Pipe::Err && line.contains(READY)).then_some(());
+        self.process.find("ready line", is_ready);
+        self
     }
 }
 

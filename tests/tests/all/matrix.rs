@@ -9,13 +9,15 @@ mod connections;
 mod handshakes;
 mod world;
 
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use vestibule_tests::client::{Client, Response};
-use vestibule_tests::gateway::Gateway;
+use vestibule_tests::gateway::{self, Gateway};
 use vestibule_tests::ports;
 use vestibule_tests::real::Version;
 
@@ -42,6 +44,10 @@ struct Row {
     status: u16,
     /// The cause in the access log; empty where there must be none.
     code: &'static str,
+    /// The code that `doctor` gives, which can try more than the one request that the log is about.
+    doctor: &'static str,
+    /// Whether the change that `doctor` prints makes requests get through; else it prints none.
+    mends: bool,
 }
 
 const TLS12: &[Version] = &[Version::Tls12];
@@ -63,7 +69,19 @@ const fn row(
     upstream: &'static str,
     code: &'static str,
 ) -> Row {
-    Row { peers, versions, fault, upstream, route: "", method: "GET", path: "/", status: 502, code }
+    Row {
+        peers,
+        versions,
+        fault,
+        upstream,
+        route: "",
+        method: "GET",
+        path: "/",
+        status: 502,
+        code,
+        doctor: code,
+        mends: !code.is_empty(),
+    }
 }
 
 impl Row {
@@ -81,6 +99,15 @@ impl Row {
 
     const fn path(self, path: &'static str) -> Self {
         Self { path, ..self }
+    }
+
+    const fn doctor(self, doctor: &'static str) -> Self {
+        Self { doctor, ..self }
+    }
+
+    /// No file of the gateway's can mend it.
+    const fn incurable(self) -> Self {
+        Self { mends: false, ..self }
     }
 }
 
@@ -141,8 +168,8 @@ impl<'a> Bench<'a> {
             listeners += &format!("  at-{number}: {{ address: \"127.0.0.1:{port}\" }}\n");
             upstreams += &format!("  it-{number}:\n    endpoints: [\"{endpoint}\"]\n    {upstream}\n");
             routes += &format!(
-                "  - name: to-{number}\n    match: {{ listeners: [at-{number}] }}\n    upstream: it-{number}\n    {}\n",
-                row.route
+                "  - name: to-{number}\n    match: {{ listeners: [at-{number}], paths: [{}] }}\n    upstream: it-{number}\n    {}\n",
+                row.path, row.route
             );
         }
         let yaml = format!("version: 1\nlisteners:\n{listeners}upstreams:\n{upstreams}routes:\n{routes}");
@@ -150,25 +177,26 @@ impl<'a> Bench<'a> {
         Self { rows, server, ports, gateway }
     }
 
-    /// What is not as the rows say.
-    fn check(&self) -> Vec<String> {
-        (0..self.rows.len()).filter_map(|number| self.wrong(number)).collect()
+    /// What is not as the rows say: of the requests, of what `doctor` says, and of the requests once the file is as it
+    /// says.
+    fn check(mut self) -> Vec<String> {
+        let each = || 0..self.rows.len();
+        let mut wrong: Vec<String> = each().filter_map(|number| self.misjudged(number)).collect();
+        wrong.extend(each().filter_map(|number| self.mistreated(number)));
+        self.gateway = self.gateway.restart();
+        wrong.extend((0..self.rows.len()).filter_map(|number| self.unmended(number)));
+        wrong
     }
 
-    fn wrong(&self, number: usize) -> Option<String> {
+    /// The answer and the access log.
+    fn misjudged(&self, number: usize) -> Option<String> {
         let row = self.rows[number];
         let mut client = Client::plain(self.ports[number]);
-        let mut ask = |path: &str| {
-            let request = format!("{} {path} HTTP/1.1\r\nHost: {NAME}\r\n\r\n", row.method);
-            let response = client.send(request).response();
-            let listener = format!("at-{number}");
-            (response, self.gateway.log_line(|line| line["listener"] == listener && line["path"] == path))
-        };
         if row.fault == Fault::ClosesIdle {
             // Its line is written once its connection is back in the pool, where the next request finds it.
-            assert_eq!(ask("/first").0.status, 200);
+            assert_eq!(ask(&mut client, &self.gateway, number, row.method, "/again/first").0.status, 200);
         }
-        let (response, line) = ask(row.path);
+        let (response, line) = ask(&mut client, &self.gateway, number, row.method, row.path);
         let expected = if row.code.is_empty() { Value::Null } else { json!(row.code) };
         if (&line["cause"], response.status) != (&expected, row.status) {
             let got = format!("{} with status {}", line["cause"], response.status);
@@ -176,14 +204,73 @@ impl<'a> Bench<'a> {
         }
         if !row.code.is_empty() {
             let endpoint = line["endpoint"].as_str().unwrap_or("no endpoint");
-            self.gateway.wait_for(&format!(
-                "route `to-{number}`, upstream `it-{number}`, {endpoint}: {}: ",
-                row.code
-            ));
+            let told = format!("route `to-{number}`, upstream `it-{number}`, {endpoint}: {}: ", row.code);
+            self.gateway.wait_for(&told);
         }
         let is_ours = line["upstream_status"].is_null();
         is_ours.then(|| told(&response, row.code, &self.server.endpoint)).flatten()
     }
+
+    /// What `doctor` says; where it knows a cure, the file is changed so.
+    fn mistreated(&self, number: usize) -> Option<String> {
+        let row = self.rows[number];
+        let config = self.gateway.config();
+        let folder = config.parent().unwrap();
+        let mut command = Command::new(gateway::binary());
+        command.args([
+            "doctor",
+            &format!("to-{number}"),
+            "--host",
+            NAME,
+            "--timeout",
+            "1s",
+            "--format",
+            "json",
+        ]);
+        let out = command.arg("-c").arg(&config).current_dir(folder).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        let report: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} {out:?}"));
+        let finding = &report["targets"][0];
+        let expected = if row.doctor.is_empty() { Value::Null } else { json!(row.doctor) };
+        if finding["code"] != expected {
+            return Some(format!("`{}`: doctor should say {expected}: {finding:#}", row.upstream));
+        }
+        let fix = &finding["fix"];
+        let changes = fix["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if row.mends == changes.is_empty() {
+            let should = if row.mends { "should" } else { "cannot" };
+            return Some(format!("`{}`: doctor {should} mend it: {finding:#}", row.upstream));
+        }
+        for save in fix["save"].as_array().into_iter().flatten() {
+            fs::write(folder.join(save["file"].as_str().unwrap()), save["pem"].as_str().unwrap()).unwrap();
+        }
+        for change in changes {
+            fs::write(folder.join(change["file"].as_str().unwrap()), change["after"].as_str().unwrap())
+                .unwrap();
+        }
+        None
+    }
+
+    /// The answer once the file is as `doctor` says.
+    fn unmended(&self, number: usize) -> Option<String> {
+        let row = self.rows[number];
+        if !row.mends {
+            return None;
+        }
+        let mut client = Client::plain(self.ports[number]);
+        let (response, line) = ask(&mut client, &self.gateway, number, row.method, row.path);
+        let is_good = line["cause"].is_null() && response.status < 500;
+        let text = fs::read_to_string(self.gateway.config()).unwrap();
+        (!is_good).then(|| format!("`{}`: not mended: {line}\n{text}", row.upstream))
+    }
+}
+
+/// One request at the listener of a row, and its line in the access log.
+fn ask(client: &mut Client, gateway: &Gateway, number: usize, method: &str, path: &str) -> (Response, Value) {
+    let response = client.send(format!("{method} {path} HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).response();
+    let listener = format!("at-{number}");
+    (response, gateway.log_line(|line| line["listener"] == listener && line["path"] == path))
 }
 
 /// What the gateway's own answer tells the client of what lies behind.

@@ -7,10 +7,10 @@ const REAL: &[Peer] = &[Peer::Nginx, Peer::HaProxy, Peer::Envoy];
 const WITH_CA: &str = "tls: { verify: { ca: <ca> } }";
 
 const TABLE: &[Row] = &[
-    row(REAL, ONCE, Fault::PlainPort, "", "upstream_426").path("/426").status(426),
-    row(REAL, ONCE, Fault::None, WITH_CA, "upstream_426").path("/426").status(426),
-    row(REAL, ONCE, Fault::PlainPort, "", "upstream_421").path("/421").status(421),
-    row(REAL, ONCE, Fault::None, WITH_CA, "upstream_421").path("/421").status(421),
+    row(REAL, ONCE, Fault::PlainPort, "", "upstream_426").path("/426").status(426).incurable(),
+    row(REAL, ONCE, Fault::None, WITH_CA, "upstream_426").path("/426").status(426).incurable(),
+    row(REAL, ONCE, Fault::PlainPort, "", "upstream_421").path("/421").status(421).incurable(),
+    row(REAL, ONCE, Fault::None, WITH_CA, "upstream_421").path("/421").status(421).incurable(),
     // nginx of its own accord, where a client certificate was shown to one name and another is asked for.
     row(
         NGINX,

@@ -23,18 +23,22 @@ const TABLE: &[Row] = &[
     ),
     row(EVERY, BOTH, Fault::ShowsIntermediate, "tls: { verify: { ca: <ca>, depth: 1 } }", "").status(200),
     row(EVERY, BOTH, Fault::ShowsSelfSigned, "tls: { verify: { ca: <ca> } }", "tls_self_signed"),
-    row(EVERY, BOTH, Fault::ShowsExpired, "tls: { verify: { ca: <ca> } }", "tls_expired"),
-    row(EVERY, BOTH, Fault::ShowsNotYetValid, "tls: { verify: { ca: <ca> } }", "tls_not_yet_valid"),
-    row(EVERY, BOTH, Fault::ShowsRevoked, "tls: { verify: { ca: <ca>, crl: <list> } }", "tls_revoked"),
+    row(EVERY, BOTH, Fault::ShowsExpired, "tls: { verify: { ca: <ca> } }", "tls_expired").incurable(),
+    row(EVERY, BOTH, Fault::ShowsNotYetValid, "tls: { verify: { ca: <ca> } }", "tls_not_yet_valid")
+        .incurable(),
+    row(EVERY, BOTH, Fault::ShowsRevoked, "tls: { verify: { ca: <ca>, crl: <list> } }", "tls_revoked")
+        .incurable(),
     row(EVERY, BOTH, Fault::None, "tls: { verify: { ca: <ca>, crl: <list> } }", "").status(200),
-    row(EVERY, BOTH, Fault::None, "tls: { verify: { ca: <ca>, crl: <old-list> } }", "tls_crl_unusable"),
+    row(EVERY, BOTH, Fault::None, "tls: { verify: { ca: <ca>, crl: <old-list> } }", "tls_crl_unusable")
+        .incurable(),
     row(
         EVERY,
         BOTH,
         Fault::None,
         "tls: { verify: { ca: <both>, crl: <list-of-other> } }",
         "tls_crl_unusable",
-    ),
+    )
+    .incurable(),
     // The root's list is there, the intermediate's is not.
     row(
         EVERY,
@@ -42,7 +46,8 @@ const TABLE: &[Row] = &[
         Fault::ShowsIntermediate,
         "tls: { verify: { ca: <ca>, crl: <list> } }",
         "tls_crl_unusable",
-    ),
+    )
+    .incurable(),
     row(
         EVERY,
         BOTH,

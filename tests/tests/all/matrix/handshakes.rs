@@ -56,7 +56,7 @@ const TABLE: &[Row] = &[
         "tls: { verify: { ca: <ca> }, curves: P-256 }",
         "tls_no_shared_cipher",
     ),
-    row(OPENSSL, BOTH, Fault::H2Alone, WITH_CA, "alpn_mismatch"),
+    row(OPENSSL, BOTH, Fault::H2Alone, WITH_CA, "alpn_mismatch").incurable(),
 ];
 
 #[test]
