@@ -38,6 +38,8 @@ struct Row {
     route: &'static str,
     /// The request's method.
     method: &'static str,
+    /// How many bytes it has.
+    body: usize,
     /// The request's path.
     path: &'static str,
     /// The status that the client gets.
@@ -76,6 +78,7 @@ const fn row(
         upstream,
         route: "",
         method: "GET",
+        body: 0,
         path: "/",
         status: 502,
         code,
@@ -95,6 +98,11 @@ impl Row {
 
     const fn method(self, method: &'static str) -> Self {
         Self { method, ..self }
+    }
+
+    /// A request of so many bytes.
+    const fn posting(self, body: usize) -> Self {
+        Self { method: "POST", body, ..self }
     }
 
     const fn path(self, path: &'static str) -> Self {
@@ -188,15 +196,25 @@ impl<'a> Bench<'a> {
         wrong
     }
 
+    /// One request at the listener of a row, and its line in the access log.
+    fn ask(&self, number: usize, client: &mut Client, path: &str, body: usize) -> (Response, Value) {
+        let method = self.rows[number].method;
+        client.send(format!("{method} {path} HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: {body}\r\n\r\n"));
+        // A gateway that has answered already does not read it to its end.
+        let _ = client.try_send(vec![b'x'; body]);
+        let (response, listener) = (client.response(), format!("at-{number}"));
+        (response, self.gateway.log_line(|line| line["listener"] == listener && line["path"] == path))
+    }
+
     /// The answer and the access log.
     fn misjudged(&self, number: usize) -> Option<String> {
         let row = self.rows[number];
         let mut client = Client::plain(self.ports[number]);
         if row.fault == Fault::ClosesIdle {
             // Its line is written once its connection is back in the pool, where the next request finds it.
-            assert_eq!(ask(&mut client, &self.gateway, number, row.method, "/again/first").0.status, 200);
+            assert_eq!(self.ask(number, &mut client, "/again/first", 0).0.status, 200);
         }
-        let (response, line) = ask(&mut client, &self.gateway, number, row.method, row.path);
+        let (response, line) = self.ask(number, &mut client, row.path, row.body);
         let expected = if row.code.is_empty() { Value::Null } else { json!(row.code) };
         if (&line["cause"], response.status) != (&expected, row.status) {
             let got = format!("{} with status {}", line["cause"], response.status);
@@ -259,18 +277,11 @@ impl<'a> Bench<'a> {
             return None;
         }
         let mut client = Client::plain(self.ports[number]);
-        let (response, line) = ask(&mut client, &self.gateway, number, row.method, row.path);
+        let (response, line) = self.ask(number, &mut client, row.path, 0);
         let is_good = line["cause"].is_null() && response.status < 500;
         let text = fs::read_to_string(self.gateway.config()).unwrap();
         (!is_good).then(|| format!("`{}`: not mended: {line}\n{text}", row.upstream))
     }
-}
-
-/// One request at the listener of a row, and its line in the access log.
-fn ask(client: &mut Client, gateway: &Gateway, number: usize, method: &str, path: &str) -> (Response, Value) {
-    let response = client.send(format!("{method} {path} HTTP/1.1\r\nHost: {NAME}\r\n\r\n")).response();
-    let listener = format!("at-{number}");
-    (response, gateway.log_line(|line| line["listener"] == listener && line["path"] == path))
 }
 
 /// What the gateway's own answer tells the client of what lies behind.
@@ -278,5 +289,5 @@ fn told(response: &Response, code: &str, endpoint: &str) -> Option<String> {
     let text = format!("{:?} {}", response.headers, response.text()).to_lowercase();
     let untold = [code, endpoint, "127.0.0.1", "tls", "ssl", "certificate", "upstream"];
     let told = untold.into_iter().find(|word| text.contains(word))?;
-    Some(format!("`{told}` is in the answer: {text}"))
+    Some(format!("`{told}` is in the answer to {code}: {text}"))
 }
