@@ -7,6 +7,7 @@ mod certificates;
 mod clients;
 mod connections;
 mod handshakes;
+mod protocols;
 mod world;
 
 use std::fs;

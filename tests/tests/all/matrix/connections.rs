@@ -36,8 +36,6 @@ const TABLE: &[Row] = &[
     // A port for HTTP/2 alone: nginx begins with a frame, the others wait for one and close.
     row(NGINX, ONCE, Fault::H2cPort, WITH_CA, "tls_plaintext_peer").incurable(),
     row(SILENT_H2C, ONCE, Fault::H2cPort, WITH_CA, "tls_peer_reset").incurable(),
-    row(NGINX, ONCE, Fault::H2cPort, "", "alpn_mismatch").incurable(),
-    row(SILENT_H2C, ONCE, Fault::H2cPort, "", "upstream_reset").incurable(),
     // Plain HTTP to a port that speaks TLS: nginx says so, as Go does.
     row(NGINX, BOTH, Fault::None, "", "plain_to_tls_port").status(400),
     // The others close without a byte, which is all that the log can say; doctor shakes hands on the same port.

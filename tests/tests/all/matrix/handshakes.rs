@@ -1,7 +1,7 @@
-//! What keeps a handshake from coming to a certificate: the SNI, the version, the cipher, the curve, ALPN.
+//! What keeps a handshake from coming to a certificate: the SNI, the version, the cipher, the curve.
 
 use super::world::Fault;
-use super::{BOTH, ENVOY, EVERY, OPENSSL, Peer, Row, TLS12, TLS13, row};
+use super::{BOTH, ENVOY, EVERY, Peer, Row, TLS12, TLS13, row};
 
 const NO_SNI: &str = "tls: { sni: none, verify: { ca: <ca>, name: app.test } }";
 const OTHER_SNI: &str = "tls: { sni: other.test, verify: { ca: <ca>, name: app.test } }";
@@ -56,7 +56,6 @@ const TABLE: &[Row] = &[
         "tls: { verify: { ca: <ca> }, curves: P-256 }",
         "tls_no_shared_cipher",
     ),
-    row(OPENSSL, BOTH, Fault::H2Alone, WITH_CA, "alpn_mismatch").incurable(),
 ];
 
 #[test]
