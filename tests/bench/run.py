@@ -42,9 +42,12 @@ events {{ worker_connections 4096; }}
 http {{
   access_log off; default_type text/plain; keepalive_requests 100000000; keepalive_timeout 600s;
   server {{ listen 127.0.0.1:{plain_origin}; location / {{ return 200 "{body}"; }} }}
-  server {{ listen 127.0.0.1:{tls_origin} ssl default_server; ssl_reject_handshake on; }}
   server {{
-    listen 127.0.0.1:{tls_origin} ssl; server_name {name};
+    listen 127.0.0.1:{tls_origin} ssl default_server; listen 127.0.0.1:{h2_origin} ssl http2 default_server;
+    ssl_reject_handshake on;
+  }}
+  server {{
+    listen 127.0.0.1:{tls_origin} ssl; listen 127.0.0.1:{h2_origin} ssl http2; server_name {name};
     ssl_certificate {dir}/origin.crt; ssl_certificate_key {dir}/origin.key;
     ssl_client_certificate {dir}/ca.crt; ssl_verify_client on;
     location / {{ return 200 "{body}"; }}
@@ -79,17 +82,20 @@ access_log: {log}
 listeners:
   plain: {{ address: "127.0.0.1:{plain}" }}
   tls: {{ address: "127.0.0.1:{tls}" }}
+  h2: {{ address: "127.0.0.1:{h2}" }}
 upstreams:
   plain: {{ endpoints: ["127.0.0.1:{plain_origin}"] }}
   tls:
     endpoints: ["127.0.0.1:{tls_origin}"]
-    tls: {{ verify: {{ ca: ca.crt }}, client_certificate: {{ cert: client.crt, key: client.key }} }}
+    tls: &tls {{ verify: {{ ca: ca.crt }}, client_certificate: {{ cert: client.crt, key: client.key }} }}
+  h2: {{ endpoints: ["127.0.0.1:{h2_origin}"], protocol: h2, tls: *tls }}
 routes:
   - {{ name: plain, match: {{ hosts: [{name}], paths: [/api], listeners: [plain] }}, upstream: plain, plugins: &chain [
       {{ path_rewrite: {{ strip_prefix: /api }} }},
       {{ headers: {{ request: {{ set: {{ x-tenant: blue, x-asked-for: $host }} }}, response: {{ set: {{ x-served-by: $upstream }} }} }} }},
       {{ retry: {{ attempts: 3, retry_on: [connect_failure, reset, "502", "503"], budget: 20% }} }} ] }}
   - {{ name: tls, match: {{ hosts: [{name}], paths: [/api], listeners: [tls] }}, upstream: tls, plugins: *chain }}
+  - {{ name: h2, match: {{ hosts: [{name}], paths: [/api], listeners: [h2] }}, upstream: h2, plugins: *chain }}
 """
 
 
@@ -161,11 +167,11 @@ def load(process, port):
 def main():
     folder = Path(tempfile.mkdtemp(prefix="vestibule-bench-"))
     certificates(folder)
-    kinds = ["plain", "tls"]
+    kinds = ["plain", "tls", "h2"]
     names = ["nginx", "bare", "gateway", "gateway, json log"]
     at = ports([f"{name}_{kind}" for name in ["origin", *names] for kind in kinds])
     common = {"dir": folder, "name": NAME, "body": BODY, "nginx_plain": at["nginx_plain"], "nginx_tls": at["nginx_tls"],
-              "plain_origin": at["origin_plain"], "tls_origin": at["origin_tls"]}
+              **{f"{kind}_origin": at[f"origin_{kind}"] for kind in kinds}}
     (folder / "origin.conf").write_text(ORIGIN.format(**common))
     (folder / "nginx.conf").write_text(NGINX.format(**common))
     nginx = [program("nginx"), "-p", folder, "-c"]
@@ -174,11 +180,11 @@ def main():
     origins = [f"127.0.0.1:{at[f'origin_{kind}']}" for kind in kinds]
     commands = {
         "nginx": [*nginx, folder / "nginx.conf"],
-        "bare": [bare, at["bare_plain"], at["bare_tls"], *origins, "ca.crt", "client.crt", "client.key", NAME],
+        "bare": [bare, *(at[f"bare_{kind}"] for kind in kinds), *origins, "ca.crt", "client.crt", "client.key", NAME],
     }
     for name, log in [("gateway", "{ format: none }"), ("gateway, json log", "{ format: json, path: /dev/null }")]:
         file = folder / f"{name}.yaml"
-        file.write_text(GATEWAY.format(log=log, plain=at[f"{name}_plain"], tls=at[f"{name}_tls"], **common))
+        file.write_text(GATEWAY.format(log=log, **{kind: at[f"{name}_{kind}"] for kind in kinds}, **common))
         commands[name] = [vestibule, "run", "-c", file]
 
     started = []
@@ -188,7 +194,8 @@ def main():
         for name, command in commands.items():
             running[name] = start(PROXY_CORE, command, folder, at[f"{name}_plain"])
             started.append(running[name])
-        results = {(name, kind): [] for kind in kinds for name in names}
+        # nginx speaks no HTTP/2 to upstreams.
+        results = {(name, kind): [] for kind in kinds for name in names if (name, kind) != ("nginx", "h2")}
         for round in range(ROUNDS):
             for name, kind in results:
                 results[name, kind].append(load(running[name], at[f"{name}_{kind}"]))
