@@ -11,14 +11,14 @@ use vestibule_plugins::problem::did_you_mean;
 use super::chain::{days_left, ordered};
 use super::examine::{Practice, way_of};
 use super::place::{Edit, joined};
-use super::probe::Attempt;
+use super::probe::{Attempt, Way};
 use super::remedy::{Case, Plan};
 use super::report::{FileChange, Fix};
 use super::target::{Subject, Wanted, subjects, with_unused_upstreams};
 use crate::config::{self, Config, Document, EndpointAddress, edit};
 use crate::diagnose::{Cause, Failure, name_text, names_of};
 use crate::snapshot;
-use crate::upstream::{Address, Seen};
+use crate::upstream::{Address, Seen, Settings, TlsPolicy, Verification};
 
 /// The edits of a plan that a request got through with; nothing where the changed file would not do the same.
 pub async fn of_plan(
@@ -31,9 +31,46 @@ pub async fn of_plan(
     let fix = Fix { words: plan.words.clone(), tried: true, changes, save: plan.save.clone() };
     if !fix.save.is_empty() {
         // The edits name a file that is not there yet, so the changed file cannot be compiled: what was tried is the plan.
-        return Some(fix);
+        return (!harms(practice, case.subject, plan).await).then_some(fix);
     }
     works(practice, case.subject, address, &fix).await.then_some(fix)
+}
+
+/// Whether another endpoint or route of the upstream that was well would not be with what this plan trusts and shows.
+async fn harms(practice: &Practice<'_>, subject: &Subject, plan: &Plan) -> bool {
+    let Some((wanted, _)) = &plan.tls else { return false };
+    let others = practice.all.iter().filter(|it| it.upstream == subject.upstream && !is_same(subject, it));
+    for other in others {
+        let (Some(policy), Some(address)) = (&other.policy, other.endpoint.addresses().first().cloned())
+        else {
+            continue;
+        };
+        let mut settings = Settings { session_reuse: false, key_log: None, ..policy.settings.clone() };
+        if let (Verification::On(trust), Verification::On(wanted)) =
+            (&mut settings.verification, &wanted.verification)
+        {
+            trust.roots = wanted.roots.clone();
+        }
+        settings.identity = wanted.identity.clone();
+        let before = way_of(other, &practice.lab);
+        let Ok(policy) = TlsPolicy::new(settings) else { return true };
+        let after = Way { tls: Some((Arc::new(policy), other.identity.clone())), ..before.clone() };
+        if let [before, after] = practice.lab.all(&address.target, vec![before, after]).await.as_slice()
+            && before.result.is_ok()
+            && after.result.is_err()
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether both are the same endpoint, reached by the same route.
+fn is_same(a: &Subject, b: &Subject) -> bool {
+    a.upstream == b.upstream
+        && a.endpoint.text == b.endpoint.text
+        && a.speaks == b.speaks
+        && (a.routes.is_empty() || a.routes.iter().any(|route| b.routes.contains(route)))
 }
 
 /// Compiles the changed files and makes the request with them, as `run` would.
@@ -51,12 +88,6 @@ async fn works(practice: &Practice<'_>, subject: &Subject, address: &Address, fi
     let snapshot = Arc::new(snapshot);
     let reached = |host: Option<String>| {
         subjects(&loaded.config, &snapshot, written, &Wanted { name: None, host }).unwrap_or_default()
-    };
-    let is_same = |a: &Subject, b: &Subject| {
-        a.upstream == b.upstream
-            && a.endpoint.text == b.endpoint.text
-            && a.speaks == b.speaks
-            && (a.routes.is_empty() || a.routes.iter().any(|route| b.routes.contains(route)))
     };
     let changed = reached(Some(subject.client_host.clone()));
     let Some(mended) = changed.iter().find(|other| is_same(subject, other)) else { return false };

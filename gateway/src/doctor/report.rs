@@ -145,7 +145,7 @@ pub struct Save {
     pub file: PathBuf,
     /// What goes into it.
     pub pem: String,
-    /// SHA-256 of its first certificate, in hex.
+    /// SHA-256 of the certificate in it that is new, in hex.
     pub sha256: String,
 }
 

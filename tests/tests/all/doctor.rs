@@ -466,25 +466,47 @@ fn what_was_mended_on_the_way_to_what_no_key_mends_is_told_in_words() {
 #[test]
 fn a_change_that_would_break_another_route_is_made_in_the_route_that_fails() {
     let ward = Ward::new();
-    let other = ward.certs.server(&ward.ca, &["other.test"]);
-    let nginx = ward.nginx(&other);
-    // What the one route verifies is the upstream's own key, and right.
+    let one = ward.certs.server(&ward.ca, &["one.test"]);
+    let (cert, key) = (ward.leaf.cert.to_str().unwrap(), ward.leaf.key.to_str().unwrap());
+    let (port, _server) = s_server(&one, &["-servername", NAME, "-cert2", cert, "-key2", key]);
+    // What the upstream's own key names is right for the one route alone.
     let patient = Patient::new(
         &format!(
-            "upstreams:\n  app:\n    endpoints: [\"127.0.0.1:{}\"]\n    tls: {{ sni: x.test, verify: {{ ca: tls/ca.crt, name: other.test }} }}\n\
-             routes:\n  - {{ name: good, match: {{ paths: [/good] }}, upstream: app }}\n  \
-             - {{ name: bad, match: {{ hosts: [{NAME}] }}, upstream: app, tls: {{ verify: {{ name: third.test }} }} }}\n",
-            nginx.port
+            "upstreams:\n  app:\n    endpoints: [\"127.0.0.1:{port}\"]\n    tls: {{ verify: {{ ca: tls/ca.crt, name: one.test }} }}\n\
+             routes:\n  - {{ name: good, match: {{ hosts: [www.test] }}, upstream: app }}\n  \
+             - {{ name: bad, match: {{ hosts: [{NAME}] }}, upstream: app }}\n",
         ),
         &[ward.ca()],
     );
     let (report, _) = patient.examined(&[]);
-    let bad = &report["targets"][1];
-    assert_eq!(bad["code"], "tls_name_mismatch", "{report:#}");
+    let (good, bad) = (&report["targets"][0], &report["targets"][1]);
+    assert_eq!((&good["verdict"], &bad["code"]), (&"good".into(), &"tls_name_mismatch".into()), "{report:#}");
     patient.follow(bad);
-    let (report, code) = patient.examined(&[]);
-    assert_eq!(code, 0, "{report:#}");
-    assert_eq!(patient.asked().status, 200);
+    assert!(changed(bad).contains("-  - { name: bad,"), "{report:#}");
+    assert_eq!((patient.examined(&[]).1, patient.asked().status), (0, 200), "{report:#}");
+}
+
+#[test]
+fn a_ca_that_one_endpoint_needs_joins_those_that_the_others_need() {
+    let ward = Ward::new();
+    let other = ward.certs.authority("other");
+    let (one, two) = (ward.nginx(&ward.leaf), ward.nginx(&ward.certs.server(&other, &[NAME])));
+    let rest = format!(
+        "upstreams:\n  app:\n    endpoints: [\"127.0.0.1:{}\", \"127.0.0.1:{}\"]\n    tls: {{ verify: {{ ca: tls/ca.crt }} }}\n\
+         routes:\n  - {{ match: {{ hosts: [{NAME}] }}, upstream: app }}\n",
+        one.port, two.port
+    );
+    let patient = Patient::new(&rest, &[ward.ca(), ("tls/other.crt", &other.cert)]);
+    let (report, _) = patient.examined(&[]);
+    let (good, bad) = (&report["targets"][0], &report["targets"][1]);
+    assert_eq!(
+        (&good["verdict"], &bad["code"]),
+        (&"good".into(), &"tls_unknown_issuer".into()),
+        "{report:#}"
+    );
+    patient.follow(bad);
+    assert!(changed(bad).contains("ca: tls/app-cas.crt"), "{bad:#}");
+    assert_eq!(patient.examined(&[]).1, 0);
 }
 
 #[test]

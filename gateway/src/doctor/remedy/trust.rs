@@ -1,5 +1,7 @@
 //! Whose signature counts.
 
+use std::path::Path;
+
 use openssl::x509::X509;
 use serde_yaml::Value;
 
@@ -31,26 +33,50 @@ impl Case<'_> {
             let words = "trust the roots of this system, which verify this chain";
             plans.push(plan.with(edits, words, |plan| plan.trusting(|trust| trust.roots = Roots::System)));
         }
-        let what = if is_ca(top) { "the CA that the upstream sent" } else { "this very certificate" };
-        let file = self.known.new_file(&format!(
-            "{}-{}",
-            self.subject.upstream,
-            if is_ca(top) { "ca" } else { "cert" }
-        ));
-        let edits = self.places.set_trust("ca", file.display().to_string(), has);
+        let (what, stem) = match is_ca(top) {
+            true => ("the CA that the upstream sent", "ca"),
+            false => ("this very certificate", "cert"),
+        };
+        let file = self.known.new_file(&format!("{}-{stem}", self.subject.upstream));
         let sha256 = fingerprint(top);
-        let words = format!(
-            "trust {what}, `{}`: save it as `{}`, and compare its fingerprint with who runs the upstream before you trust it: SHA-256 {sha256}",
-            name_text(top.subject_name()),
-            file.display(),
+        let compare = format!(
+            "compare its fingerprint with who runs the upstream before you trust it: SHA-256 {sha256}"
         );
-        let pem = top.to_pem().map(|pem| String::from_utf8_lossy(&pem).into_owned()).unwrap_or_default();
-        let roots = Roots::Given(vec![top.clone()]);
-        plans.push(plan.with(edits, words, |plan| {
-            plan.trusting(|trust| trust.roots = roots);
-            plan.save.push(Save { file, pem, sha256 });
-        }));
+        let name = name_text(top.subject_name());
+        let words = format!("trust {what}, `{name}`: save it as `{}`, and {compare}", file.display());
+        plans.push(self.saving(plan, &file, vec![top.clone()], sha256.clone(), words));
+        // Where others need the CAs that are trusted by now, the new one joins them.
+        if let Some(Trust { roots: Roots::Given(present), .. }) = plan.trust() {
+            let file = self.known.new_file(&format!("{}-cas", self.subject.upstream));
+            let at_hand = self.known.authorities.iter().flat_map(|known| &known.certificates);
+            let (root, words) = match at_hand.into_iter().find(|it| leads(it)) {
+                Some(root) => {
+                    let name = name_text(root.subject_name());
+                    (root, format!("trust `{name}` too: save all of them as `{}`", file.display()))
+                }
+                None => {
+                    let words = format!(
+                        "trust {what}, `{name}`, too: save all as `{}`, and {compare}",
+                        file.display()
+                    );
+                    (top, words)
+                }
+            };
+            let all = present.iter().chain([root]).cloned().collect();
+            plans.push(self.saving(plan, &file, all, fingerprint(root), words));
+        }
         plans
+    }
+
+    /// Trusts these, from a file that is to be made.
+    fn saving(&self, plan: &Plan, file: &Path, roots: Vec<X509>, sha256: String, words: String) -> Plan {
+        let edits = self.places.set_trust("ca", file.display().to_string(), |trust| trust.ca.is_some());
+        let pem = roots.iter().filter_map(|it| it.to_pem().ok()).flatten().collect();
+        let pem = String::from_utf8(pem).unwrap_or_default();
+        plan.with(edits, words, |plan| {
+            plan.trusting(|trust| trust.roots = Roots::Given(roots));
+            plan.save.push(Save { file: file.to_owned(), pem, sha256 });
+        })
     }
 
     pub(super) fn another_pin(&self, plan: &Plan, seen: &Seen) -> Vec<Plan> {
