@@ -15,6 +15,9 @@ use crate::diagnose::{Cause, Failure};
 use crate::snapshot::{Report, Workshop};
 use crate::upstream::Address;
 
+/// A step that ends at the deadline tells its own cause; only what has not begun by then is told as late.
+const GRACE: Duration = Duration::from_millis(250);
+
 /// What came of the handshakes.
 pub struct Handshakes {
     /// How many were made.
@@ -61,7 +64,7 @@ pub async fn handshakes(
                         Way { tls, protocol: subject.protocol, request: Request::None, limit: Some(limit) };
                     let late =
                         || Failure::new(Cause::ConnectTimeout, "`--deadline` was over before its turn came");
-                    match timeout_at(deadline, lab.attempt(&address.target, &way)).await {
+                    match timeout_at(deadline + GRACE, lab.attempt(&address.target, &way)).await {
                         Ok(attempt) => attempt.result.err(),
                         Err(_) => Some(late()),
                     }

@@ -138,12 +138,7 @@ impl Dialer {
         let limit = limit();
         let established = within(limit, establish(stream, facts, &self.pool)).await;
         established
-            .map_err(|_| {
-                Failure::new(
-                    Cause::ConnectTimeout,
-                    format!("no HTTP/2 SETTINGS after {:?}", limit.unwrap_or_default()),
-                )
-            })?
+            .map_err(|_| Failure::new(Cause::ConnectTimeout, format!("no HTTP/2 SETTINGS {}", after(limit))))?
             .map(Made::H2)
     }
 }
@@ -168,7 +163,7 @@ pub fn chosen(protocol: Protocol, alpn: Option<&[u8]>) -> Result<HttpVersion, Fa
 }
 
 fn too_late(limit: Option<Duration>) -> Failure {
-    Failure::new(Cause::ConnectTimeout, format!("after {:?}", limit.unwrap_or_default()))
+    Failure::new(Cause::ConnectTimeout, after(limit))
 }
 
 #[async_trait]
@@ -228,7 +223,7 @@ pub async fn connect(target: &Target, limit: Option<Duration>) -> Result<L4, Fai
         }
     };
     let Ok(connected) = within(limit, connecting).await else {
-        return Err(Failure::new(Cause::ConnectTimeout, format!("after {:?}", limit.unwrap_or_default())));
+        return Err(Failure::new(Cause::ConnectTimeout, after(limit)));
     };
     let (mut stream, fd) = connected.map_err(|error| {
         let cause = match error.kind() {
@@ -263,8 +258,7 @@ pub async fn handshake(
         Ok(Ok(())) => return Ok(stream),
         Ok(Err(error)) => error,
         Err(_) => {
-            let late =
-                Failure::new(Cause::TlsHandshakeTimeout, format!("after {:?}", limit.unwrap_or_default()));
+            let late = Failure::new(Cause::TlsHandshakeTimeout, after(limit));
             return Err((late, Box::new(Seen::of(stream.ssl()))));
         }
     };
@@ -288,6 +282,12 @@ pub async fn handshake(
         },
     );
     Err((failure, Box::new(seen)))
+}
+
+/// What is left of an attempt is rarely a round number: milliseconds are enough for a person.
+fn after(limit: Option<Duration>) -> String {
+    let limit = limit.unwrap_or_default();
+    format!("after {:?}", Duration::from_millis(limit.as_millis().try_into().unwrap_or(u64::MAX)))
 }
 
 async fn within<T>(
