@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use openssl::ssl::{self, ErrorCode};
 use pingora_core::protocols::l4::stream::Stream as L4;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::{SslDigest, SslStream};
@@ -147,12 +148,15 @@ impl Stream {
 
     /// The error of a write, or what the upstream said before it closed the connection: a TLS 1.3 server tells that a
     /// client certificate is missing only after the handshake, when the request may be on its way already.
-    fn last_words(&mut self, error: io::Error, cx: &mut Context<'_>) -> io::Error {
-        let Transport::Tls(stream) = &mut self.transport else { return error };
+    fn last_words(&mut self, error: io::Error, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Transport::Tls(stream) = &mut self.transport else { return Poll::Ready(error) };
         let mut byte = [0];
         match Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Err(told)) if told.get_ref().is_some() => self.explained(told),
-            _ => error,
+            Poll::Ready(Err(told)) if told.get_ref().is_some() => Poll::Ready(self.explained(told)),
+            // A write fails at once, and the runtime hears only at its next turn that there is something to read. There
+            // is, at least the end: the other side has reset the connection. The write then fails once more.
+            Poll::Pending if is_of_socket(&error) => self.poll_deadline(cx),
+            _ => Poll::Ready(error),
         }
     }
 
@@ -166,7 +170,7 @@ impl Stream {
 
     fn or_last_words<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         match polled {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(self.last_words(error, cx))),
+            Poll::Ready(Err(error)) => self.last_words(error, cx).map(Err),
             other => self.or_deadline(other, cx),
         }
     }
@@ -177,6 +181,12 @@ impl Stream {
             Poll::Pending => self.poll_deadline(cx).map(Err),
         }
     }
+}
+
+/// Whether it is the socket that failed. OpenSSL keeps the system's error in a queue of its own, so its kind is lost.
+fn is_of_socket(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<ssl::Error>());
+    tls.map_or(error.raw_os_error().is_some(), |tls| tls.code() == ErrorCode::SYSCALL)
 }
 
 impl AsyncRead for Stream {
