@@ -218,8 +218,11 @@ impl<'a> Bench<'a> {
         let (response, line) = self.ask(number, &mut client, row.path, row.body);
         let expected = if row.code.is_empty() { Value::Null } else { json!(row.code) };
         if (&line["cause"], response.status) != (&expected, row.status) {
-            let got = format!("{} with status {}", line["cause"], response.status);
-            return Some(format!("`{}`: {expected} with status {}, not {got}", row.upstream, row.status));
+            let log = self.gateway.stderr();
+            let log: Vec<_> =
+                log.lines().filter(|line| line.contains(&format!("route `to-{number}`"))).collect();
+            let (expected, got) = ((expected, row.status), (&line["cause"], response.status));
+            return Some(format!("`{}`: {expected:?}, not {got:?}: {log:?}", row.upstream));
         }
         if !row.code.is_empty() {
             let endpoint = line["endpoint"].as_str().unwrap_or("no endpoint");

@@ -34,7 +34,7 @@ const TABLE: &[Row] = &[
     row(REAL, ONCE, Fault::PlainPort, WITH_CA, "tls_plaintext_peer"),
     row(REAL, ONCE, Fault::PlainPort, "", "").status(200),
     // A port for HTTP/2 alone: nginx begins with a frame, the others wait for one and close.
-    row(NGINX, ONCE, Fault::H2cPort, WITH_CA, "tls_plaintext_peer").incurable(),
+    row(NGINX, ONCE, Fault::H2cPort, WITH_CA, "tls_plaintext_peer"),
     row(SILENT_H2C, ONCE, Fault::H2cPort, WITH_CA, "tls_peer_reset").incurable(),
     // Plain HTTP to a port that speaks TLS: nginx says so, as Go does.
     row(NGINX, BOTH, Fault::None, "", "plain_to_tls_port").status(400),

@@ -16,7 +16,7 @@ const TABLE: &[Row] = &[
     row(EVERY, BOTH, Fault::None, AUTO, "").status(200),
     // It agrees on h2 and does not speak it, so there is nothing to mend in the file.
     row(OPENSSL, BOTH, Fault::H2Alone, WITH_CA, "alpn_mismatch").incurable(),
-    row(NGINX, ONCE, Fault::H2cPort, "", "alpn_mismatch").incurable(),
+    row(NGINX, ONCE, Fault::H2cPort, "", "alpn_mismatch"),
     row(SILENT, ONCE, Fault::H2cPort, "", "upstream_reset").incurable(),
     row(&[Peer::Nginx, Peer::HaProxy, Peer::Envoy], ONCE, Fault::H2cPort, "protocol: h2c", "").status(200),
     row(&[Peer::Nginx, Peer::Envoy], ONCE, Fault::PlainPort, "protocol: h2c", "alpn_mismatch"),
