@@ -165,6 +165,8 @@ pub fn disarm(ctx: &mut Ctx) {
 
 fn known_version(version: &str) -> &'static str {
     match version {
+        "TLSv1" => "TLSv1",
+        "TLSv1.1" => "TLSv1.1",
         "TLSv1.2" => "TLSv1.2",
         "TLSv1.3" => "TLSv1.3",
         _ => "other",

@@ -146,7 +146,7 @@ fn words(finding: &Value) -> String {
 }
 
 /// `openssl s_server`, which answers each GET with 200.
-fn s_server(pair: &Pair, arguments: &[&str]) -> (u16, Process) {
+pub fn s_server(pair: &Pair, arguments: &[&str]) -> (u16, Process) {
     let port = ports::free();
     let mut command = Command::new(program("openssl"));
     command.args(["s_server", "-www", "-accept", &format!("127.0.0.1:{port}")]);

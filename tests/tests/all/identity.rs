@@ -8,6 +8,7 @@ use vestibule_tests::certs::{Authority, Certs, Pair, pin};
 use vestibule_tests::client::Client;
 use vestibule_tests::real::{Clients, Nginx, NginxTls};
 
+use crate::doctor::s_server;
 use crate::{Edge, quoted};
 
 fn shown(pair: &Pair) -> String {
@@ -255,5 +256,24 @@ routes:
         assert_eq!(edge.get("a.test", "/close").status, 200);
         assert_eq!(edge.outcome("a.test", "/ca"), (502, json!("tls_unknown_issuer")));
         assert_eq!(edge.outcome("a.test", "/name"), (502, json!("tls_name_mismatch")));
+    }
+}
+
+#[test]
+fn versions_out_of_use_are_spoken_where_the_file_offers_them_and_nowhere_else() {
+    let certs = Certs::new();
+    let ca = certs.authority("ca");
+    let certificate = certs.server(&ca, &["a.test"]);
+    for (server, version, name) in [("-tls1", "1.0", "TLSv1"), ("-tls1_1", "1.1", "TLSv1.1")] {
+        let (port, _server) = s_server(&certificate, &[server, "-cipher", "ALL:@SECLEVEL=0"]);
+        let edge = Edge::start(&format!(
+            "upstreams: {{ origin: {{ endpoints: [\"127.0.0.1:{port}\"], tls: {{ verify: {{ ca: {} }} }} }} }}\n\
+             routes:\n  - {{ match: {{ paths: [/old] }}, upstream: origin, tls: {{ min_version: \"{version}\" }} }}\n  \
+             - {{ upstream: origin }}",
+            quoted(&ca.cert)
+        ));
+        assert_eq!(edge.outcome("a.test", "/new"), (502, json!("tls_protocol_version")));
+        assert_eq!(edge.outcome("a.test", "/old"), (200, Value::Null));
+        assert_eq!(edge.gateway.log_of("/old")["tls_version"], name);
     }
 }
