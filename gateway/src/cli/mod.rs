@@ -80,11 +80,14 @@ pub fn main(registry: Registry) -> ExitCode {
     let arguments = Arguments::parse();
     let workshop = Workshop::new(registry);
     // The engine tells each broken connection as an error; what matters of that is in the access log.
-    env_logger::Builder::from_env(
-        Env::default().default_filter_or("warn,vestibule=info,pingora_core=off,pingora_proxy=off"),
-    )
-    .target(env_logger::Target::Stderr)
-    .init();
+    let filter = match arguments.command {
+        Command::Run(_) | Command::Demo { .. } => "warn,vestibule=info,pingora_core=off,pingora_proxy=off",
+        // These print what they find themselves, and ask no name again.
+        _ => "warn,vestibule::upstream::dns=off,pingora_core=off,pingora_proxy=off",
+    };
+    env_logger::Builder::from_env(Env::default().default_filter_or(filter))
+        .target(env_logger::Target::Stderr)
+        .init();
     let done = match arguments.command {
         Command::Run(ConfigArgument { config }) => run::run(&config, &workshop),
         Command::Check { config, deny_warnings, probe, deadline } => {

@@ -22,7 +22,7 @@ use vestibule_tests::gateway::{self, Gateway};
 use vestibule_tests::ports;
 use vestibule_tests::real::Version;
 
-use world::{Fault, NAME, Peer, Running, World};
+use world::{Fault, Http, NAME, Peer, Running, World};
 
 /// One mistake, as many cases as it has servers and versions.
 #[derive(Clone, Copy)]
@@ -121,17 +121,31 @@ impl Row {
 }
 
 /// What one server is like; it is started once for all rows that want it so.
-type Like = (Peer, Version, Fault);
+type Like = (Peer, Version, Http, Fault);
 
 /// Goes through every row and tells all that fail, not just the first.
 fn check(table: &[Row]) {
+    check_over(Http::One, table);
+}
+
+/// The same with `protocol: h2`, at the servers that speak it.
+fn check_over_h2(table: &[Row]) {
+    check_over(Http::Two, table);
+}
+
+fn check_over(http: Http, table: &[Row]) {
     let world = World::new();
     let mut groups: Vec<(Like, Vec<&Row>)> = Vec::new();
     for row in table {
-        for (&peer, &version) in
-            row.peers.iter().flat_map(|peer| row.versions.iter().map(move |version| (peer, version)))
+        let speaks =
+            |peer: &&Peer| http == Http::One || matches!(peer, Peer::Nginx | Peer::HaProxy | Peer::Envoy);
+        for (&peer, &version) in row
+            .peers
+            .iter()
+            .filter(speaks)
+            .flat_map(|peer| row.versions.iter().map(move |version| (peer, version)))
         {
-            let like = (peer, version, row.fault);
+            let like = (peer, version, http, row.fault);
             match groups.iter_mut().find(|(other, _)| *other == like) {
                 Some((_, rows)) => rows.push(row),
                 None => groups.push((like, vec![row])),
@@ -167,15 +181,17 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn start(world: &World, (peer, version, fault): Like, rows: &'a [&'a Row]) -> Self {
-        let server = world.start(peer, version, fault);
+    fn start(world: &World, (peer, version, http, fault): Like, rows: &'a [&'a Row]) -> Self {
+        let server = world.start(peer, version, http, fault);
         let ports: Vec<u16> = rows.iter().map(|_| ports::free()).collect();
         let (mut listeners, mut upstreams, mut routes) = (String::new(), String::new(), String::new());
         for (number, (row, port)) in rows.iter().zip(&ports).enumerate() {
             let endpoint = &server.endpoint;
             let upstream = row.upstream.replace('\n', "\n    ");
+            let protocol = if http == Http::Two { "protocol: h2\n    " } else { "" };
             listeners += &format!("  at-{number}: {{ address: \"127.0.0.1:{port}\" }}\n");
-            upstreams += &format!("  it-{number}:\n    endpoints: [\"{endpoint}\"]\n    {upstream}\n");
+            upstreams +=
+                &format!("  it-{number}:\n    endpoints: [\"{endpoint}\"]\n    {protocol}{upstream}\n");
             routes += &format!(
                 "  - name: to-{number}\n    match: {{ listeners: [at-{number}], paths: [{}] }}\n    upstream: it-{number}\n    {}\n",
                 row.path, row.route

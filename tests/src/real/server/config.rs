@@ -11,8 +11,8 @@ use crate::certs::Pair;
 impl<'a> ServerTls<'a> {
     /// Serves whoever asks, by one version.
     pub fn new(name: &'a str, certificate: &'a Pair, version: Version) -> Self {
-        let (clients, strict_sni, h2_only) = (Clients::Unasked, false, false);
-        Self { name, certificate, clients, version, cipher: None, curve: None, strict_sni, h2_only }
+        let (clients, strict_sni, h2, h2_only) = (Clients::Unasked, false, false, false);
+        Self { name, certificate, clients, version, cipher: None, curve: None, strict_sni, h2, h2_only }
     }
 }
 
@@ -31,8 +31,11 @@ pub(super) fn nginx([port, plain_port, h2c_port]: [u16; 3], tls: &ServerTls) -> 
         }
         Clients::Required(ca) => format!("ssl_client_certificate {}; ssl_verify_client on;", ca.display()),
     };
+    let h2 = if tls.h2 { " http2" } else { "" };
     let others = match tls.strict_sni {
-        true => format!("server {{ listen 127.0.0.1:{port} ssl default_server; ssl_reject_handshake on; }}"),
+        true => {
+            format!("server {{ listen 127.0.0.1:{port} ssl{h2} default_server; ssl_reject_handshake on; }}")
+        }
         false => String::new(),
     };
     // SAFETY: no arguments, cannot fail.
@@ -48,7 +51,7 @@ http {{
   {others}
   server {{
     server_name {name};
-    listen 127.0.0.1:{port} ssl; listen 127.0.0.1:{plain_port}; listen 127.0.0.1:{h2c_port} http2;
+    listen 127.0.0.1:{port} ssl{h2}; listen 127.0.0.1:{plain_port}; listen 127.0.0.1:{h2c_port} http2;
     ssl_certificate {cert}; ssl_certificate_key {key};
     location / {{ return 200 "served"; }}
     location = /421 {{ return 421; }}
@@ -76,6 +79,9 @@ pub(super) fn haproxy([port, plain_port, h2c_port]: [u16; 3], tls: &ServerTls) -
     }
     if tls.strict_sni {
         bind += " strict-sni";
+    }
+    if tls.h2 {
+        bind += " alpn h2,http/1.1";
     }
     match tls.clients {
         Clients::Unasked => {}

@@ -49,6 +49,9 @@ fn transport(tls: &ServerTls) -> Value {
     if let Some(curve) = tls.curve {
         common["tls_params"]["ecdh_curves"] = json!([curve]);
     }
+    if tls.h2 {
+        common["alpn_protocols"] = json!(["h2", "http/1.1"]);
+    }
     if let Clients::Optional(ca) | Clients::Required(ca) = tls.clients {
         common["validation_context"] = json!({ "trusted_ca": file(ca) });
     }

@@ -54,6 +54,8 @@ pub struct ServerTls<'a> {
     pub curve: Option<&'a str>,
     /// Whether a hello with another SNI is refused; one without any too, but by `OpenSsl`.
     pub strict_sni: bool,
+    /// HTTP/2 is offered by ALPN, before HTTP/1.1; `OpenSsl` does not speak it.
+    pub h2: bool,
     /// HTTP/2 alone is agreed on. Only `OpenSsl` insists (RFC 7301 section 3.2).
     pub h2_only: bool,
 }

@@ -62,3 +62,8 @@ const TABLE: &[Row] = &[
 fn each_fault_of_a_handshake_has_its_cause() {
     super::check(TABLE);
 }
+
+#[test]
+fn each_fault_of_a_handshake_has_its_cause_over_http2() {
+    super::check_over_h2(TABLE);
+}

@@ -28,6 +28,13 @@ pub enum Peer {
     Scripted,
 }
 
+/// What is spoken inside TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http {
+    One,
+    Two,
+}
+
 /// What it is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -163,7 +170,7 @@ impl World {
     }
 
     /// A counterpart with this fault.
-    pub fn start(&self, peer: Peer, version: Version, fault: Fault) -> Running {
+    pub fn start(&self, peer: Peer, version: Version, http: Http, fault: Fault) -> Running {
         let program = match peer {
             Peer::Nginx => Program::Nginx,
             Peer::HaProxy => Program::HaProxy,
@@ -176,6 +183,7 @@ impl World {
             Peer::Scripted => return scripted(fault),
         };
         let mut tls = ServerTls::new(NAME, self.shown(fault), version);
+        tls.h2 = http == Http::Two;
         match fault {
             Fault::StrictSni => tls.strict_sni = true,
             Fault::WantsCertificateStrictly => {
