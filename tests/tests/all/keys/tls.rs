@@ -1,4 +1,5 @@
-//! Keys of the TLS policy, each seen at a real nginx: in an upstream's `tls` block, and in a route's over it.
+//! Keys of the TLS policy, each seen at a real nginx: in an upstream's `tls` block, in a route's over it, and where HTTP/2
+//! is spoken.
 
 use std::path::Path;
 
@@ -48,7 +49,7 @@ struct Case {
 }
 
 #[test]
-fn each_key_of_a_tls_policy_makes_a_difference_in_an_upstream_and_in_a_route() {
+fn each_key_of_a_tls_policy_makes_a_difference_in_an_upstream_in_a_route_and_over_http2() {
     let certs = Certs::new();
     let root = certs.authority("root");
     let ca = certs.intermediate("ca", &root);
@@ -79,16 +80,23 @@ fn each_key_of_a_tls_policy_makes_a_difference_in_an_upstream_and_in_a_route() {
     let port = ports::free();
     let (mut upstreams, mut routes) = (String::new(), String::new());
     for (number, case) in cases.iter().enumerate() {
-        let endpoints = format!("endpoints: \"127.0.0.1:{}\"", servers[case.nginx].port);
+        let nginx = &servers[case.nginx];
+        // Each request has a connection of its own.
+        let at = |port: u16| {
+            format!("endpoints: \"127.0.0.1:{port}\", host: a.test, keepalive: {{ idle_timeout: 0s }}")
+        };
+        let (http1, http2) = (at(nginx.port), format!("{}, protocol: h2", at(nginx.h2_port)));
         for (side, (tls, _)) in case.sides.iter().enumerate() {
             // The route's block says what the upstream's says in the other place, over the other side of the case.
             let other = &case.sides[1 - side].0;
             upstreams += &format!(
-                "  own{number}-{side}: {{ {endpoints}, host: a.test, tls: {{ {tls} }} }}\n\
-                 \x20 over{number}-{side}: {{ {endpoints}, host: a.test, tls: {{ {other} }} }}\n"
+                "  own{number}-{side}: {{ {http1}, tls: {{ {tls} }} }}\n\
+                 \x20 over{number}-{side}: {{ {http1}, tls: {{ {other} }} }}\n\
+                 \x20 h2-{number}-{side}: {{ {http2}, tls: {{ {tls} }} }}\n"
             );
             routes += &format!(
                 "  - {{ match: {{ hosts: own{number}-{side}.test }}, upstream: own{number}-{side} }}\n\
+                 \x20 - {{ match: {{ hosts: h2-{number}-{side}.test }}, upstream: h2-{number}-{side} }}\n\
                  \x20 - {{ match: {{ hosts: over{number}-{side}.test }}, upstream: over{number}-{side}, tls: {{ {tls} }} }}\n"
             );
         }
@@ -99,7 +107,7 @@ fn each_key_of_a_tls_policy_makes_a_difference_in_an_upstream_and_in_a_route() {
     let mut wrong = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         for (side, (tls, expected)) in case.sides.iter().enumerate() {
-            for place in ["own", "over"] {
+            for place in ["own", "over", "h2-"] {
                 let host = format!("{place}{number}-{side}.test");
                 let seen = seen(case, tls, &host, port, &gateway);
                 if seen != *expected {
@@ -228,13 +236,13 @@ fn seen(case: &Case, tls: &str, host: &str, port: u16, gateway: &Gateway) -> Str
     };
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     match case.see {
-        See::Report(name) => text(&report("/close")[name]),
+        See::Report(name) => text(&report("/")[name]),
         See::Second(name) => {
-            report("/close");
-            text(&report("/close")[name])
+            report("/");
+            text(&report("/")[name])
         }
         See::Cause => {
-            report("/close");
+            report("/");
             text(&gateway.log_line(|line| line["host"] == host)["cause"])
         }
         See::File => {
@@ -244,7 +252,7 @@ fn seen(case: &Case, tls: &str, host: &str, port: u16, gateway: &Gateway) -> Str
                 log.matches("CLIENT_TRAFFIC_SECRET_0 ").count()
             };
             let before = secrets();
-            report("/close");
+            report("/");
             if secrets() == before + 1 { "written" } else { "-" }.to_owned()
         }
     }
