@@ -40,6 +40,7 @@ ORIGIN = """
 worker_processes 1; daemon off; pid origin.pid; error_log stderr error;
 events {{ worker_connections 4096; }}
 http {{
+  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
   access_log off; default_type text/plain; keepalive_requests 100000000; keepalive_timeout 600s;
   server {{ listen 127.0.0.1:{plain_origin}; location / {{ return 200 "{body}"; }} }}
   server {{
@@ -59,6 +60,7 @@ NGINX = """
 worker_processes 1; daemon off; pid nginx.pid; error_log stderr error;
 events {{ worker_connections 4096; }}
 http {{
+  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
   access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
   upstream plain {{ server 127.0.0.1:{plain_origin}; keepalive 128; keepalive_requests 100000000; }}
   upstream tls {{ server 127.0.0.1:{tls_origin}; keepalive 128; keepalive_requests 100000000; }}
