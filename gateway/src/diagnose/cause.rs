@@ -148,9 +148,9 @@ causes! {
     UpstreamTimeout: "upstream_timeout",
         "the upstream did not answer in time",
         "see the upstream's own log, or raise the route's `timeouts`";
-    /// What came back was not a legal HTTP/1.1 response.
+    /// What came back was not a legal HTTP response.
     UpstreamInvalidResponse: "upstream_invalid_response",
-        "what came back is not an HTTP/1.1 response",
+        "what came back is not a legal HTTP response",
         "check the port under `endpoints`; a port that speaks TLS wants a `tls` block";
     /// The upstream wants another version of HTTP (426).
     Upstream426: "upstream_426",

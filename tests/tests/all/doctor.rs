@@ -651,6 +651,25 @@ fn check_probe_fails_at_the_line_of_the_endpoint_that_cannot_be_reached() {
     assert!(err.contains("tls_client_certificate_required: "), "{err}");
 }
 
+#[test]
+fn the_demo_does_what_it_says_and_the_doctor_mends_what_fails_in_it() {
+    let port = ports::free();
+    let mut command = Command::new(binary());
+    command.args(["demo", "--port", &port.to_string()]).env("RUST_LOG", "info");
+    let demo = Process::spawn("demo", &mut command);
+    demo.wait_for("Ctrl-C ends it.");
+    let ask = |path: &str| client::get(port, "shop.internal", path).status;
+    assert_eq!((ask("/hello"), ask("/no-sni"), ask("/api/v1/x")), (200, 502, 200));
+    let line = demo.find("the line about doctor", |_, line| {
+        line.split_once(" doctor -c ").map(|(_, file)| file.trim().to_owned())
+    });
+    let out = Command::new(binary()).args(["doctor", "-c", &line]).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(2), "{text}");
+    assert!(text.contains("tls_sni_missing"), "{text}");
+    assert!(text.contains("\n    -    tls: { sni: none, verify: { name: shop.internal } }\n"), "{text}");
+}
+
 /// Without what differs from run to run: ports, times, dates, keys.
 fn normal(text: &str) -> String {
     let mut lines = Vec::new();
