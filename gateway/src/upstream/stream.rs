@@ -102,6 +102,8 @@ pub struct Stream {
     transport: Transport,
     origin: Arc<Origin>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Read while the last words of the upstream were looked for, and not handed out yet.
+    unread: Option<u8>,
     /// What the upstream is to speak, until its first bytes have come.
     expected: Option<HttpVersion>,
 }
@@ -118,7 +120,7 @@ pub enum Transport {
 impl Stream {
     /// A connection that is made, and on which the upstream has said nothing yet.
     pub fn new(transport: Transport, origin: Arc<Origin>, expected: HttpVersion) -> Self {
-        Self { transport, origin, timer: None, expected: Some(expected) }
+        Self { transport, origin, timer: None, unread: None, expected: Some(expected) }
     }
 
     /// Whether what has come so far is what is expected.
@@ -150,9 +152,18 @@ impl Stream {
     /// client certificate is missing only after the handshake, when the request may be on its way already.
     fn last_words(&mut self, error: io::Error, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Transport::Tls(stream) = &mut self.transport else { return Poll::Ready(error) };
+        if self.unread.is_some() {
+            return Poll::Ready(error);
+        }
         let mut byte = [0];
-        match Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte)) {
+        let mut read = ReadBuf::new(&mut byte);
+        match Pin::new(stream).poll_read(cx, &mut read) {
             Poll::Ready(Err(told)) if told.get_ref().is_some() => Poll::Ready(self.explained(told)),
+            // It has answered, before it has read all of the request: the answer counts, from its first byte on.
+            Poll::Ready(Ok(())) => {
+                self.unread = read.filled().first().copied();
+                Poll::Ready(error)
+            }
             // A write fails at once, and the runtime hears only at its next turn that there is something to read. There
             // is, at least the end: the other side has reset the connection. The write then fails once more.
             Poll::Pending if is_of_socket(&error) => self.poll_deadline(cx),
@@ -198,6 +209,12 @@ impl AsyncRead for Stream {
         if self.origin.is_held() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if buf.remaining() > 0
+            && let Some(byte) = self.unread.take()
+        {
+            buf.put_slice(&[byte]);
+            return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         let polled = match &mut self.transport {

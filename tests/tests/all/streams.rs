@@ -2,12 +2,14 @@
 
 use std::sync::{Mutex, mpsc};
 
+use vestibule_tests::certs::Certs;
 use vestibule_tests::client::Client;
 use vestibule_tests::gateway::Gateway;
 use vestibule_tests::origin::{Answer, Origin, Reply};
 use vestibule_tests::ports;
+use vestibule_tests::real::{Program, Server, ServerTls, Version};
 
-use crate::Edge;
+use crate::{Edge, quoted};
 
 fn to(origin: &Origin, route: &str) -> Edge {
     Edge::start(&format!(
@@ -195,4 +197,36 @@ fn layer_4_ends_a_silent_connection() {
         "it was not ended"
     );
     origin.wait_for_close();
+}
+
+#[test]
+fn an_answer_over_tls_that_comes_before_the_body_reaches_the_client_whole() {
+    let certs = Certs::new();
+    let ca = certs.authority("ca");
+    let certificate = certs.server(&ca, &["a.test"]);
+    // HAProxy answers when it has read the head, and resets the connection under what still comes.
+    for version in [Version::Tls12, Version::Tls13] {
+        let haproxy = Server::start(Program::HaProxy, &ServerTls::new("a.test", &certificate, version));
+        let edge = Edge::start(&format!(
+            "upstreams: {{ origin: {{ endpoints: [\"127.0.0.1:{}\"], tls: {{ verify: {{ ca: {} }} }} }} }}\n\
+             routes: [{{ upstream: origin }}]",
+            haproxy.port,
+            quoted(&ca.cert)
+        ));
+        for round in 0..20 {
+            // So that some of them go by a connection that was kept.
+            assert_eq!(edge.get("a.test", "/").status, 200);
+            let length = 4 << 20;
+            let head = format!("POST /{round} HTTP/1.1\r\nHost: a.test\r\nContent-Length: {length}\r\n\r\n");
+            let mut client = Client::plain(edge.port);
+            // The gateway may close before it has read all.
+            let _ = client.try_send([head.as_bytes(), &vec![b'x'; length]].concat());
+            let answer = client.try_response().unwrap_or_else(|e| panic!("{version:?}, round {round}: {e}"));
+            assert_eq!(
+                (answer.status, answer.text().as_str()),
+                (200, "served"),
+                "{version:?}, round {round}"
+            );
+        }
+    }
 }
