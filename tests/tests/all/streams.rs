@@ -200,33 +200,36 @@ fn layer_4_ends_a_silent_connection() {
 }
 
 #[test]
-fn an_answer_over_tls_that_comes_before_the_body_reaches_the_client_whole() {
+fn a_large_request_that_is_answered_early_gets_the_whole_answer() {
     let certs = Certs::new();
     let ca = certs.authority("ca");
     let certificate = certs.server(&ca, &["a.test"]);
-    // HAProxy answers when it has read the head, and resets the connection under what still comes.
-    for version in [Version::Tls12, Version::Tls13] {
-        let haproxy = Server::start(Program::HaProxy, &ServerTls::new("a.test", &certificate, version));
+    let tls = format!("tls: {{ verify: {{ ca: {} }} }}", quoted(&ca.cert));
+    // HAProxy answers when it has read the head, and resets the connection, or the stream, under what still comes.
+    for (version, protocol, tls) in [
+        (Version::Tls13, "http/1.1", ""),
+        (Version::Tls12, "http/1.1", &*tls),
+        (Version::Tls13, "http/1.1", &tls),
+        (Version::Tls13, "h2", &tls),
+    ] {
+        let server = ServerTls { h2: protocol == "h2", ..ServerTls::new("a.test", &certificate, version) };
+        let haproxy = Server::start(Program::HaProxy, &server);
+        let port = if tls.is_empty() { haproxy.plain_port } else { haproxy.port };
         let edge = Edge::start(&format!(
-            "upstreams: {{ origin: {{ endpoints: [\"127.0.0.1:{}\"], tls: {{ verify: {{ ca: {} }} }} }} }}\n\
-             routes: [{{ upstream: origin }}]",
-            haproxy.port,
-            quoted(&ca.cert)
+            "upstreams: {{ origin: {{ endpoints: [\"127.0.0.1:{port}\"], protocol: {protocol}, {tls} }} }}\n\
+             routes: [{{ upstream: origin }}]"
         ));
         for round in 0..20 {
+            let case = format!("{version:?}, {protocol}, {tls}, round {round}");
             // So that some of them go by a connection that was kept.
-            assert_eq!(edge.get("a.test", "/").status, 200);
+            assert_eq!(edge.get("a.test", "/").status, 200, "{case}");
             let length = 4 << 20;
             let head = format!("POST /{round} HTTP/1.1\r\nHost: a.test\r\nContent-Length: {length}\r\n\r\n");
             let mut client = Client::plain(edge.port);
             // The gateway may close before it has read all.
             let _ = client.try_send([head.as_bytes(), &vec![b'x'; length]].concat());
-            let answer = client.try_response().unwrap_or_else(|e| panic!("{version:?}, round {round}: {e}"));
-            assert_eq!(
-                (answer.status, answer.text().as_str()),
-                (200, "served"),
-                "{version:?}, round {round}"
-            );
+            let answer = client.try_response().unwrap_or_else(|e| panic!("{case}: {e}"));
+            assert_eq!((answer.status, answer.text().as_str()), (200, "served"), "{case}");
         }
     }
 }
