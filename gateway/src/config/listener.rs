@@ -89,7 +89,7 @@ fn yes() -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TcpConfig {
-    /// The upstream's name. Its `tls` does not apply: nothing is decrypted.
+    /// The upstream's name. Its `tls` and `protocol` do not apply: nothing is decrypted.
     pub upstream: String,
     /// No byte either way for so long ends the connection. Default 10m; 0s is none.
     #[serde(default = "ten_minutes", deserialize_with = "scalar::duration")]

@@ -176,6 +176,21 @@ fn a_healthy_endpoint_is_good_and_its_chain_is_read() {
 }
 
 #[test]
+fn an_upstream_that_refuses_http_1_0_is_good_and_told_of() {
+    let ward = Ward::new();
+    let app = Origin::echo();
+    let envoy = Envoy::ingress(NAME, &ward.leaf, Clients::Unasked, app.port);
+    let nginx = ward.nginx(&ward.leaf);
+    for (port, refuses) in [(envoy.port, true), (nginx.port, false)] {
+        let patient = Patient::at(port, "tls: { verify: { ca: tls/ca.crt } }", &[ward.ca()]);
+        let finding = patient.finding();
+        assert_eq!(finding["verdict"], "good", "{finding:#}");
+        let notes = finding["notes"].to_string();
+        assert_eq!(notes.contains("it answers 426 to HTTP/1.0"), refuses, "{finding:#}");
+    }
+}
+
+#[test]
 fn a_missing_sni_is_found_and_asked_for() {
     let ward = Ward::new();
     let app = Origin::echo();

@@ -26,3 +26,9 @@ const TABLE: &[Row] = &[
 fn each_status_that_tells_of_a_mistake_is_a_cause_and_passes_on() {
     super::check(TABLE);
 }
+
+#[test]
+fn each_status_that_tells_of_a_mistake_is_a_cause_over_http2_too() {
+    let over_tls: Vec<Row> = TABLE.iter().filter(|row| row.upstream.contains("tls:")).copied().collect();
+    super::check_over_h2(&over_tls);
+}
