@@ -139,7 +139,7 @@ causes! {
     /// The upstream closed the connection before it had answered.
     UpstreamReset: "upstream_reset",
         "the upstream closed the connection before it had answered",
-        "see the upstream's own log";
+        "see the upstream's own log; a port that speaks TLS wants a `tls` block";
     /// The upstream closed the connection without taking the request.
     UpstreamGoingAway: "upstream_going_away",
         "the upstream closed the connection without taking the request",
