@@ -10,6 +10,7 @@ pub mod explain;
 pub mod listener;
 pub mod observe;
 pub mod proxy;
+pub mod reload;
 pub mod route;
 pub mod server;
 pub mod snapshot;

@@ -1,0 +1,4 @@
+//! How another configuration comes in force while requests are served.
+
+pub mod guard;
+pub mod side;
