@@ -15,6 +15,10 @@ pub struct Percent {
 impl Percent {
     /// Everything.
     pub const ALL: Self = Self { basis_points: 10_000 };
+    /// `10%`.
+    pub const TENTH: Self = Self { basis_points: 1_000 };
+    /// `1%`.
+    pub const HUNDREDTH: Self = Self { basis_points: 100 };
 
     /// Reads `20%`; the error says what was given and what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
