@@ -9,6 +9,7 @@ pub mod edit;
 pub mod listener;
 pub mod load;
 pub mod plugin;
+pub mod reload;
 pub mod route;
 pub mod scalar;
 pub mod server;
@@ -32,6 +33,7 @@ pub use listener::{
 };
 pub use load::{Loaded, list, load, parse};
 pub use plugin::PluginConfig;
+pub use reload::{GuardConfig, ReloadConfig, StageConfig};
 pub use route::{
     MatchConfig, PathConfig, RedirectConfig, RespondConfig, RouteConfig, SplitConfig, TextMatchConfig,
     TimeoutsConfig,
@@ -56,6 +58,9 @@ pub struct Config {
     /// Where the gateway tells about itself: metrics, and why attempts failed. Absent: nowhere.
     #[serde(default, deserialize_with = "scalar::given")]
     pub admin: Option<AdminConfig>,
+    /// What brings a changed file in force, and how.
+    #[serde(default)]
+    pub reload: ReloadConfig,
     /// One line for each request.
     #[serde(default)]
     pub access_log: AccessLogConfig,

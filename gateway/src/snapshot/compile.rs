@@ -13,7 +13,7 @@ use super::files::Files;
 use super::lint::{self, Subject};
 use super::problem::{Report, Warnings, merge};
 use super::routes::{self, Bench};
-use super::{Listener, Protocol, Server, Snapshot, admin, upstreams};
+use super::{Listener, Protocol, Server, Snapshot, admin, reload, upstreams};
 use crate::config::{
     self, AccessLogConfig, AccessLogPath, Config, Document, DownstreamTlsConfig, ListenerConfig, Loaded,
     Threads, TlsVersion,
@@ -126,6 +126,7 @@ fn snapshot(
     }
 
     let admin = config.admin.as_ref().map(|admin| admin::compile(admin, config, &files, problems));
+    let reload = reload::compile(&config.reload, problems);
     let setting = Setting { route: None, matches_by_prefix: false };
     let common =
         routes::plugins(&config.plugins, &root.key("plugins"), &workshop.registry, &setting, problems);
@@ -158,9 +159,7 @@ fn snapshot(
             compiled.push(route);
         }
     }
-    if !problems.is_empty() {
-        return None;
-    }
+    let reload = reload.filter(|_| problems.is_empty())?;
     let warnings = lint::warnings(&Subject {
         config,
         document,
@@ -175,6 +174,7 @@ fn snapshot(
     Some(Snapshot {
         hash: document.hash().to_owned(),
         server: server(config),
+        reload,
         access_log: access_log(config, document),
         admin: admin.flatten().map(Arc::new),
         listeners,

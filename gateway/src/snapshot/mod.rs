@@ -11,6 +11,7 @@ mod golden;
 mod lint;
 pub mod live;
 pub mod problem;
+pub mod reload;
 mod routes;
 mod tls;
 mod upstreams;
@@ -30,6 +31,7 @@ use vestibule_plugins::{Chain, Template};
 pub use admin::{Admin, Token};
 pub use compile::{Workshop, compile, load};
 pub use problem::{Report, Warnings};
+pub use reload::Reload;
 pub(crate) use routes::{pattern, unknown};
 
 use crate::config::AccessLogConfig;
@@ -44,6 +46,8 @@ pub struct Snapshot {
     pub hash: String,
     /// What is read at start only.
     pub server: Server,
+    /// What brings a changed file in force, and how.
+    pub reload: Reload,
     /// Where and how requests are logged.
     pub access_log: AccessLogConfig,
     /// Where the gateway tells about itself, if anywhere.
