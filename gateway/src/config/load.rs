@@ -15,6 +15,7 @@ use super::document::{Document, Position};
 use super::scalar::Version;
 use super::tree::{self, Entry, Fault, Kind, Mark};
 use crate::snapshot::problem::{Located, Report};
+use crate::snapshot::sources::{Names, Sources};
 
 /// A larger file is refused unread.
 const MOST_BYTES_A_FILE: u64 = 4 << 20;
@@ -35,6 +36,17 @@ pub struct Loaded {
 /// Reads a file, or the `*.yaml` files of a folder in name order. An error where no config could be made at
 /// all.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
+    load_noting(path).0
+}
+
+/// The same, and what was looked at for it.
+pub fn load_noting(path: &Path) -> (Result<Loaded, Report>, Sources) {
+    let mut sources = Sources::default();
+    (read(path, &mut sources), sources)
+}
+
+fn read(path: &Path, noted: &mut Sources) -> Result<Loaded, Report> {
+    noted.note(path, Names::Yaml);
     let is_folder = fs::metadata(path).map_err(|error| unreadable(path, &error))?.is_dir();
     let (names, base) = match is_folder {
         true => (files_of(path)?, path),
@@ -43,7 +55,9 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     let mut total = 0;
     let mut sources = Vec::new();
     for name in names {
+        noted.note(&name, Names::None);
         let bytes = bytes_of(&name)?;
+        noted.has_read(&name, &bytes);
         total += bytes.len() as u64;
         if total > MOST_BYTES {
             let message = format!("the files of the folder hold more than {} MiB", MOST_BYTES >> 20);
@@ -90,15 +104,10 @@ pub fn parse(name: &str, text: &str, base: &Path) -> Result<Loaded, Report> {
 }
 
 fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Report> {
-    let entries: io::Result<Vec<_>> = fs::read_dir(folder).and_then(Iterator::collect);
-    let entries = entries.map_err(|error| unreadable(folder, &error))?;
-    let is_hidden =
-        |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    // Links are followed: Kubernetes mounts each file of a ConfigMap as one.
-    let files = entries.iter().map(fs::DirEntry::path).filter(|path| !is_hidden(path) && !path.is_dir());
-    let (mut yaml, others): (Vec<_>, Vec<_>) =
-        files.partition(|path| path.extension().is_some_and(|end| end == "yaml"));
+    let list = |names: Names| names.list(folder).map_err(|error| unreadable(folder, &error));
+    let yaml = list(Names::Yaml)?;
     if yaml.is_empty() {
+        let others: Vec<PathBuf> = list(Names::Visible)?.into_iter().map(PathBuf::from).collect();
         let other_spelling = others.iter().find(|path| path.extension().is_some_and(|end| end == "yml"));
         let hint = other_spelling.and_then(|path| path.file_stem()).map(|stem| {
             let stem = stem.to_string_lossy();
@@ -106,8 +115,7 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Report> {
         });
         return Err(Report::io(folder, "the folder holds no `*.yaml` file", hint));
     }
-    yaml.sort();
-    Ok(yaml)
+    Ok(yaml.into_iter().map(|name| folder.join(name)).collect())
 }
 
 fn bytes_of(path: &Path) -> Result<Vec<u8>, Report> {
@@ -186,7 +194,8 @@ fn base_of(folder: &Path) -> PathBuf {
     if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() }
 }
 
-fn short(hash: &[u8]) -> String {
+/// As much of a hash as is shown.
+pub(crate) fn short(hash: &[u8]) -> String {
     hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -85,7 +85,7 @@ pub fn compile(
     }
     let token = config.token_file.as_ref().map(|file| {
         let at = at.key("token_file");
-        let bytes = files.bytes(file, &at)?;
+        let bytes = files.secret(file, &at)?;
         Token::parse(&bytes).map_err(|what| {
             Problem::new(at, format!("`{}` {what}", file.display())).hint(
                 "it holds one line of letters, digits and `-._~+/=`: `openssl rand -hex 32` makes a good one",

@@ -13,6 +13,7 @@ use super::files::Files;
 use super::lint::{self, Subject};
 use super::problem::{Report, Warnings, merge};
 use super::routes::{self, Bench};
+use super::sources::Sources;
 use super::{Listener, Protocol, Server, Snapshot, admin, reload, upstreams};
 use crate::config::{
     self, AccessLogConfig, AccessLogPath, Config, Document, DownstreamTlsConfig, ListenerConfig, Loaded,
@@ -47,7 +48,21 @@ impl Workshop {
 /// # Errors
 /// Every problem, with the place of each.
 pub fn load(path: &FilePath, workshop: &Workshop) -> Result<Snapshot, Report> {
-    compile(&config::load::load(path)?, workshop)
+    load_noting(path, workshop).0
+}
+
+/// The same, and what it was made of: told for what is refused as well, since it is to be tried again as soon as any of
+/// that has changed. It reads files, and waits a moment for one that was written just now.
+pub fn load_noting(path: &FilePath, workshop: &Workshop) -> (Result<Snapshot, Report>, Sources) {
+    let (loaded, mut sources) = config::load::load_noting(path);
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(report) => return (Err(report), sources),
+    };
+    let files = Files::new(loaded.document.base());
+    let compiled = compile_with(&loaded, workshop, &files);
+    sources.extend(files.into_sources());
+    (compiled, sources)
 }
 
 /// Compiles what was read; its document still tells where each thing stands.
@@ -55,9 +70,13 @@ pub fn load(path: &FilePath, workshop: &Workshop) -> Result<Snapshot, Report> {
 /// # Errors
 /// Every problem of reading and of compiling, with the place of each.
 pub fn compile(loaded: &Loaded, workshop: &Workshop) -> Result<Snapshot, Report> {
+    compile_with(loaded, workshop, &Files::new(loaded.document.base()))
+}
+
+fn compile_with(loaded: &Loaded, workshop: &Workshop, files: &Files<'_>) -> Result<Snapshot, Report> {
     let Loaded { config, document, problems: decoding } = loaded;
     let mut compiling = Vec::new();
-    let snapshot = snapshot(config, document, workshop, &mut compiling);
+    let snapshot = snapshot(config, document, workshop, files, &mut compiling);
     let problems = merge(decoding.clone(), compiling);
     match snapshot {
         Some(snapshot) if problems.is_empty() => Ok(snapshot),
@@ -69,9 +88,9 @@ fn snapshot(
     config: &Config,
     document: &Document,
     workshop: &Workshop,
+    files: &Files<'_>,
     problems: &mut Vec<Problem>,
 ) -> Option<Snapshot> {
-    let files = Files::new(document.base());
     let root = Path::root();
     let upstream_names = document.keys_of("upstreams");
     let listener_names = document.keys_of("listeners");
@@ -86,7 +105,7 @@ fn snapshot(
                 || route.split.iter().flatten().any(|part| part.upstream == *name)
         });
         // A route compiles its upstream's TLS with its own keys over it; what no route uses is checked by itself.
-        if !is_used && let Err(found) = routes::target_tls(upstream, &at, None, &files, &workshop.policies) {
+        if !is_used && let Err(found) = routes::target_tls(upstream, &at, None, files, &workshop.policies) {
             problems.extend(found);
         }
     }
@@ -106,7 +125,7 @@ fn snapshot(
                 .hint("give each listener an address of its own"),
             );
         }
-        if let Some(protocol) = protocol(listener, &at, &upstreams, &upstream_names, &files, problems) {
+        if let Some(protocol) = protocol(listener, &at, &upstreams, &upstream_names, files, problems) {
             listeners.push(Arc::new(Listener {
                 name: name.clone(),
                 id: id as u16,
@@ -125,8 +144,12 @@ fn snapshot(
         );
     }
 
-    let admin = config.admin.as_ref().map(|admin| admin::compile(admin, config, &files, problems));
     let reload = reload::compile(&config.reload, problems);
+    let access_log = access_log(config, document);
+    if let AccessLogPath::File(path) = &access_log.path {
+        files.will_write(path);
+    }
+    let admin = config.admin.as_ref().map(|admin| admin::compile(admin, config, files, problems));
     let setting = Setting { route: None, matches_by_prefix: false };
     let common =
         routes::plugins(&config.plugins, &root.key("plugins"), &workshop.registry, &setting, problems);
@@ -138,7 +161,7 @@ fn snapshot(
         registry: &workshop.registry,
         policies: &workshop.policies,
         metrics: &workshop.metrics,
-        files: &files,
+        files,
         common: &common,
     };
     let mut names: HashMap<&str, usize> = HashMap::new();
@@ -163,7 +186,7 @@ fn snapshot(
     let warnings = lint::warnings(&Subject {
         config,
         document,
-        files: &files,
+        files,
         rules: &rules,
         shadows: Shadows::new(&rules),
         routes: &compiled,
@@ -172,10 +195,10 @@ fn snapshot(
         now: (workshop.now)(),
     });
     Some(Snapshot {
-        hash: document.hash().to_owned(),
+        hash: files.hash(document.hash()),
         server: server(config),
         reload,
-        access_log: access_log(config, document),
+        access_log,
         admin: admin.flatten().map(Arc::new),
         listeners,
         table: Table::new(rules),

@@ -1,22 +1,32 @@
-//! The files that a configuration names: certificates, keys, pages. Each is read once for each load.
+//! The files that a configuration names: certificates, keys, pages. Each is read once for each load, and noted
+//! among its sources.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path as FilePath, PathBuf};
 use std::rc::Rc;
 
 use openssl::pkey::{PKey, Private};
+use openssl::sha::{Sha256, sha256};
 use openssl::x509::{X509, X509Crl};
 use vestibule_plugins::{Path, Problem};
 
+use super::sources::{Names, Sources};
 use crate::config::KeyPairConfig;
+use crate::config::load::short;
 use crate::upstream::Crl;
 
 /// Reads files whose paths start at the configuration's own folder.
 pub struct Files<'a> {
     base: &'a FilePath,
     read: RefCell<HashMap<PathBuf, Rc<io::Result<Vec<u8>>>>>,
+    sources: RefCell<Sources>,
+    /// What was read, by the names that the configuration has for it.
+    contents: RefCell<BTreeMap<PathBuf, [u8; 32]>>,
+    /// What no hash may tell of that is shown: short secrets, and what the gateway writes itself.
+    unhashed: RefCell<HashSet<PathBuf>>,
+    written: RefCell<HashSet<PathBuf>>,
 }
 
 /// Larger files are refused: a page or a CA bundle is far smaller.
@@ -25,7 +35,14 @@ const LARGEST: u64 = 16 * 1024 * 1024;
 impl<'a> Files<'a> {
     /// Nothing is read as yet.
     pub fn new(base: &'a FilePath) -> Self {
-        Self { base, read: RefCell::default() }
+        Self {
+            base,
+            read: RefCell::default(),
+            sources: RefCell::default(),
+            contents: RefCell::default(),
+            unhashed: RefCell::default(),
+            written: RefCell::default(),
+        }
     }
 
     /// The bytes of a file; `at` is where the file is named.
@@ -34,9 +51,12 @@ impl<'a> Files<'a> {
     /// It cannot be read, and why.
     pub fn bytes(&self, file: &FilePath, at: &Path) -> Result<Vec<u8>, Problem> {
         let path = self.base.join(file);
-        let read = self.read.borrow_mut().entry(path.clone()).or_insert_with(|| Rc::new(read(&path))).clone();
+        let read = self.read.borrow_mut().entry(path.clone()).or_insert_with(|| self.read(&path)).clone();
         match &*read {
-            Ok(bytes) => Ok(bytes.clone()),
+            Ok(bytes) => {
+                self.contents.borrow_mut().entry(file.to_owned()).or_insert_with(|| sha256(bytes));
+                Ok(bytes.clone())
+            }
             Err(error) => {
                 let problem =
                     Problem::new(at.clone(), format!("`{}` cannot be read: {error}", file.display()));
@@ -52,6 +72,15 @@ impl<'a> Files<'a> {
                 })
             }
         }
+    }
+
+    /// The bytes of a password or a token, which could be guessed from a hash that is shown.
+    ///
+    /// # Errors
+    /// It cannot be read, and why.
+    pub fn secret(&self, file: &FilePath, at: &Path) -> Result<Vec<u8>, Problem> {
+        self.unhashed.borrow_mut().insert(self.base.join(file));
+        self.bytes(file, at)
     }
 
     /// The certificates of a PEM file, in its order: at least one.
@@ -78,15 +107,14 @@ impl<'a> Files<'a> {
     /// Nothing can be read, or there is no certificate at all.
     pub fn authorities(&self, file: &FilePath, at: &Path) -> Result<Vec<X509>, Problem> {
         let folder = self.base.join(file);
+        self.sources.borrow_mut().note(&folder, Names::Visible);
         if !folder.is_dir() {
             return self.certificates(file, at);
         }
         let name = file.display();
-        let entries = std::fs::read_dir(&folder)
+        let names = Names::Visible
+            .list(&folder)
             .map_err(|error| Problem::new(at.clone(), format!("`{name}` cannot be read: {error}")))?;
-        let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
-        names.retain(|name| !name.to_string_lossy().starts_with('.') && folder.join(name).is_file());
-        names.sort();
         let mut certificates = Vec::new();
         for name in names {
             let file = file.join(name);
@@ -137,10 +165,52 @@ impl<'a> Files<'a> {
     pub fn to_be_written(&self, file: &FilePath, at: &Path) -> Result<PathBuf, Problem> {
         let path = self.base.join(file);
         match path.parent().is_some_and(FilePath::is_dir) && !path.is_dir() {
-            true => Ok(path),
+            true => {
+                self.will_write(&path);
+                Ok(path)
+            }
             false => Err(Problem::new(at.clone(), format!("`{}` cannot be written", file.display()))
                 .hint("name a file in a folder that is there")),
         }
+    }
+
+    /// Tells that the gateway writes this file: then it is no source, even where it lies in a folder of CAs.
+    pub fn will_write(&self, path: &FilePath) {
+        self.unhashed.borrow_mut().insert(path.to_owned());
+        self.written.borrow_mut().insert(path.to_owned());
+    }
+
+    /// The hash of a configuration whose own files have the hash `document`: that one where it names no file, else one
+    /// over what was read as well. A password or a token has no part in it. It is the same in whatever order the files
+    /// were read, since commands have orders of their own.
+    pub fn hash(&self, document: &str) -> String {
+        let (contents, unhashed) = (self.contents.borrow(), self.unhashed.borrow());
+        let mut hashed =
+            contents.iter().filter(|(file, _)| !unhashed.contains(&self.base.join(file))).peekable();
+        if hashed.peek().is_none() {
+            return document.to_owned();
+        }
+        let mut hash = Sha256::new();
+        hash.update(document.as_bytes());
+        hashed.for_each(|(_, content)| hash.update(content));
+        short(&hash.finish())
+    }
+
+    /// What was looked at.
+    pub fn into_sources(self) -> Sources {
+        let (mut sources, written) = (self.sources.into_inner(), self.written.into_inner());
+        sources.forget(|path| written.contains(path));
+        sources
+    }
+
+    fn read(&self, path: &FilePath) -> Rc<io::Result<Vec<u8>>> {
+        let mut sources = self.sources.borrow_mut();
+        sources.note(path, Names::None);
+        let read = read(path);
+        if let Ok(bytes) = &read {
+            sources.has_read(path, bytes);
+        }
+        Rc::new(read)
     }
 
     /// A certificate chain and its key, known to belong together.
@@ -184,7 +254,7 @@ impl<'a> Files<'a> {
                 return Err(Problem::new(at, format!("the private key in `{name}` is not encrypted"))
                     .hint("leave `password_file` out"));
             }
-            Some((file, at)) => Some((first_line(&self.bytes(file, &at)?), file.display(), at)),
+            Some((file, at)) => Some((first_line(&self.secret(file, &at)?), file.display(), at)),
             None => None,
         };
         // An empty pass phrase where there is none, since OpenSSL would else ask for one at the terminal.

@@ -13,6 +13,7 @@ pub mod live;
 pub mod problem;
 pub mod reload;
 mod routes;
+pub mod sources;
 mod tls;
 mod upstreams;
 
@@ -29,10 +30,11 @@ use pingora_http::ResponseHeader;
 use vestibule_plugins::{Chain, Template};
 
 pub use admin::{Admin, Token};
-pub use compile::{Workshop, compile, load};
+pub use compile::{Workshop, compile, load, load_noting};
 pub use problem::{Report, Warnings};
 pub use reload::Reload;
 pub(crate) use routes::{pattern, unknown};
+pub use sources::Sources;
 
 use crate::config::AccessLogConfig;
 use crate::observe::Metrics;
@@ -42,7 +44,8 @@ use crate::upstream::{TlsPolicy, Upstream};
 
 /// The whole configuration as requests use it. A request loads it once and keeps it to its end.
 pub struct Snapshot {
-    /// The hash of the files that it came from: `config` in the access log, `$config` in templates.
+    /// The hash of the files that it came from and of those that they name: `config` in the access log, `$config` in
+    /// templates.
     pub hash: String,
     /// What is read at start only.
     pub server: Server,
