@@ -81,7 +81,10 @@ pub fn main(registry: Registry) -> ExitCode {
     let workshop = Workshop::new(registry);
     // The engine tells each broken connection as an error; what matters of that is in the access log.
     let filter = match arguments.command {
-        Command::Run(_) | Command::Demo { .. } => "warn,vestibule=info,pingora_core=off,pingora_proxy=off",
+        // And `notify` warns of each watched folder that is deleted, which is what a ConfigMap's change is.
+        Command::Run(_) | Command::Demo { .. } => {
+            "warn,vestibule=info,notify=off,pingora_core=off,pingora_proxy=off"
+        }
         // These print what they find themselves, and ask no name again.
         _ => "warn,vestibule::upstream::dns=off,pingora_core=off,pingora_proxy=off",
     };

@@ -3,3 +3,4 @@
 pub mod guard;
 pub mod side;
 pub mod stage;
+pub mod watch;
