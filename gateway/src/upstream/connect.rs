@@ -21,9 +21,10 @@ use tokio::time::timeout;
 use super::Protocol;
 use super::endpoint::Target;
 use super::h2::{Facts, Flights, Made, Pool, Session, establish};
+use super::origin::Origin;
 use super::peer::protocol_of;
 use super::session::SessionKey;
-use super::stream::{Origin, Stream, Transport};
+use super::stream::{Stream, Transport};
 use super::tls::{Ciphers, Policies, Seen, TlsPolicy, is_name};
 use crate::diagnose::{Cause, Failure, HandshakeFacts, HttpVersion, Refusal, of_handshake};
 

@@ -5,6 +5,7 @@ pub mod connect;
 mod dns;
 mod endpoint;
 mod h2;
+mod origin;
 pub mod peer;
 mod session;
 mod stream;
@@ -19,7 +20,8 @@ pub use dns::Resolver;
 pub use endpoint::{Address, Endpoint, Target};
 pub(crate) use h2::{Facts, Pool, establish, of_stream};
 pub use h2::{Unserved, unserved};
-pub use stream::{Armed, Origin, Stream, Transport};
+pub use origin::{Armed, Origin};
+pub use stream::{Stream, Transport};
 pub use tls::{
     Alpn, Ciphers, ClientIdentity, Crl, HOSTNAME_MISMATCH, PIN_MISMATCH, Pin, Policies, Refused, Roots, Seen,
     Settings, TlsPolicy, Trust, Verification, VerifiedName, Version, is_ca, is_name, knows_curve,

@@ -6,9 +6,8 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use openssl::ssl::{self, ErrorCode};
@@ -22,79 +21,8 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
+use super::origin::Origin;
 use crate::diagnose::{self, Cause, Failure, HttpVersion};
-
-/// What is remembered with a connection for as long as it lives, shared with the request that uses it.
-#[derive(Debug)]
-pub struct Origin {
-    made: Instant,
-    resumed: AtomicBool,
-    shows_certificate: AtomicBool,
-    /// Microseconds after `made`; 0 is none.
-    deadline: AtomicU64,
-    /// How many reads are to be put off.
-    held: AtomicU64,
-}
-
-/// A deadline that was set, to be taken back by who set it.
-#[derive(Clone, Copy, Debug)]
-pub struct Armed(u64);
-
-impl Origin {
-    /// A connection that is made now.
-    pub(crate) fn new() -> Self {
-        Self {
-            made: Instant::now(),
-            resumed: AtomicBool::new(false),
-            shows_certificate: AtomicBool::new(false),
-            deadline: AtomicU64::new(0),
-            held: AtomicU64::new(0),
-        }
-    }
-
-    /// Whether the TLS session was resumed.
-    pub fn resumed(&self) -> bool {
-        self.resumed.load(Ordering::Relaxed)
-    }
-
-    /// Notes how the handshake went.
-    pub(crate) fn note_handshake(&self, resumed: bool, shows_certificate: bool) {
-        self.resumed.store(resumed, Ordering::Relaxed);
-        self.shows_certificate.store(shows_certificate, Ordering::Relaxed);
-    }
-
-    /// From now on, reads and writes fail once the deadline has passed.
-    pub fn arm(&self, deadline: Instant) -> Armed {
-        // At least 1: 0 means none. A deadline that has passed already fails at the first wait.
-        let micros = deadline.saturating_duration_since(self.made).as_micros().max(1) as u64;
-        self.deadline.store(micros, Ordering::Release);
-        Armed(micros)
-    }
-
-    /// Takes the deadline back, unless a later request on the same connection has set its own.
-    pub fn disarm(&self, armed: Armed) {
-        let _ = self.deadline.compare_exchange(armed.0, 0, Ordering::AcqRel, Ordering::Relaxed);
-    }
-
-    /// Puts the next reads off for two turns of the loop. The engine ends a tunnel whose 101 it reads before it has
-    /// seen the end of the request's own, empty body (pingora issue 946); two turns later, it has.
-    pub fn hold_first_read(&self) {
-        self.held.store(2, Ordering::Release);
-    }
-
-    fn is_held(&self) -> bool {
-        let less = |held: u64| held.checked_sub(1);
-        self.held.load(Ordering::Relaxed) > 0
-            && self.held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less).is_ok()
-    }
-
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        match self.deadline.load(Ordering::Acquire) {
-            0 => None,
-            micros => Some(self.made + Duration::from_micros(micros)),
-        }
-    }
-}
 
 /// The connection.
 #[derive(Debug)]
@@ -173,7 +101,7 @@ impl Stream {
 
     /// The error of a read with its cause, where TLS knows one.
     fn explained(&self, error: io::Error) -> io::Error {
-        match diagnose::of_read(&error, self.origin.shows_certificate.load(Ordering::Relaxed)) {
+        match diagnose::of_read(&error, self.origin.shows_certificate()) {
             Some(failure) => io::Error::new(error.kind(), failure),
             None => error,
         }
@@ -362,6 +290,8 @@ impl Peek for Stream {}
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::diagnose::{Cause, Failure};
-use crate::upstream::stream::Origin;
+use crate::upstream::origin::Origin;
 
 /// The waits of one direction of a stream.
 pub struct Patience {

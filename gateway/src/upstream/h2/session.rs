@@ -24,7 +24,7 @@ use super::failure::of_stream;
 use super::patience::Patience;
 use super::request;
 use crate::diagnose::{Cause, Failure};
-use crate::upstream::stream::Origin;
+use crate::upstream::origin::Origin;
 
 /// How much of a body is handed to the engine at once, if so much has come.
 const CHUNK: usize = 64 * 1024;
