@@ -22,7 +22,24 @@ pub struct Endpoint {
     pub name: Option<(String, u16)>,
     /// What came of the attempts at it.
     pub record: Arc<Record>,
-    addresses: ArcSwap<Vec<Address>>,
+    /// Where it is at present, shared by the endpoints that are the same name and port.
+    pub known: Arc<Known>,
+}
+
+/// The addresses of a name at present.
+#[derive(Debug, Default)]
+pub struct Known(ArcSwap<Vec<Address>>);
+
+impl Known {
+    /// The addresses.
+    pub fn addresses(&self) -> arc_swap::Guard<Arc<Vec<Address>>> {
+        self.0.load()
+    }
+
+    /// Puts the addresses that the name has now in place of the earlier ones.
+    pub fn replace(&self, addresses: Vec<Address>) {
+        self.0.store(Arc::new(addresses));
+    }
 }
 
 impl Endpoint {
@@ -34,17 +51,13 @@ impl Endpoint {
         name: Option<(String, u16)>,
         fixed: Vec<Address>,
     ) -> Self {
-        Self { text, host, weight, name, record: Arc::default(), addresses: ArcSwap::from_pointee(fixed) }
+        let known = Arc::new(Known(ArcSwap::from_pointee(fixed)));
+        Self { text, host, weight, name, record: Arc::default(), known }
     }
 
     /// The addresses known at present.
     pub fn addresses(&self) -> arc_swap::Guard<Arc<Vec<Address>>> {
-        self.addresses.load()
-    }
-
-    /// Puts the addresses that the name has now in place of the earlier ones.
-    pub fn replace_addresses(&self, addresses: Vec<Address>) {
-        self.addresses.store(Arc::new(addresses));
+        self.known.addresses()
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use balance::{Balance, Pick, Tried};
 pub use dns::Resolver;
-pub use endpoint::{Address, Endpoint, Target};
+pub use endpoint::{Address, Endpoint, Known, Target};
 pub(crate) use h2::{Facts, Pool, establish, of_stream};
 pub use h2::{Unserved, unserved};
 pub use origin::{Armed, Origin};
@@ -50,7 +50,7 @@ pub struct Upstream {
 }
 
 /// What is spoken to an upstream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// HTTP/1.1, with or without TLS.
     #[default]
