@@ -111,6 +111,10 @@ pub struct ClientCertificate {
 }
 
 /// How a plugin comes to be: its YAML decoded by `Config`, then compiled once at load.
+///
+/// A reload that leaves the configuration of a plugin and its route's name as they are (for a route without a name, its
+/// `match`) keeps the plugin too, and with it what it has counted. So what it needs of a file it has to read again by
+/// itself.
 pub trait Build: Plugin + Sized + 'static {
     /// The plugin's own keys. Deny unknown ones: `#[serde(deny_unknown_fields)]`.
     type Config: DeserializeOwned + JsonSchema;
@@ -122,7 +126,8 @@ pub trait Build: Plugin + Sized + 'static {
 /// Where in the file a plugin stands, for those whose keys make sense in some places only.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting<'a> {
-    /// The route's name; `None` in the chain that every route runs.
+    /// The route's name; `None` in the chain that every route runs. For a route without a name its place in the file,
+    /// which may change while the plugin is kept.
     pub route: Option<&'a str>,
     /// Whether every path of the route is a prefix, so that a request always has one that it matched by.
     pub matches_by_prefix: bool,

@@ -49,7 +49,7 @@ pub struct RouteConfig {
 }
 
 /// Every field given must match; within a list, any one. Lists take one value or a list.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MatchConfig {
     /// Exact, or `*.suffix`: any number of labels, not the suffix itself. The port is ignored.
@@ -75,7 +75,7 @@ pub struct MatchConfig {
 }
 
 /// What a path is compared with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PathConfig {
     /// Element by element: `/api` matches `/api` and `/api/v1`, never `/apix`.
     Prefix(String),
@@ -140,7 +140,7 @@ impl JsonSchema for PathConfig {
 }
 
 /// What the value of a header field or a query parameter is compared with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TextMatchConfig {
     /// The whole value.
     Exact(String),

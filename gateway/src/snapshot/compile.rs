@@ -10,6 +10,7 @@ use openssl::ssl::{SslAcceptor, SslVersion};
 use vestibule_plugins::{Path, Problem, Registry, Setting};
 
 use super::files::Files;
+use super::kept::{Kept, Owner, Plugins};
 use super::lint::{self, Subject};
 use super::problem::{Report, Warnings, merge};
 use super::routes::{self, Bench};
@@ -32,6 +33,8 @@ pub struct Workshop {
     pub policies: Arc<Policies>,
     /// What has been counted.
     pub metrics: Arc<Metrics>,
+    /// What the next snapshot may take over from those that are held.
+    pub(super) kept: Kept,
     /// The clock by which certificates expire.
     pub now: fn() -> Timestamp,
 }
@@ -39,7 +42,13 @@ pub struct Workshop {
 impl Workshop {
     /// With these plugins, neither a policy nor a count as yet, and this system's clock.
     pub fn new(registry: Registry) -> Self {
-        Self { registry, policies: Arc::default(), metrics: Arc::default(), now: Timestamp::now }
+        Self {
+            registry,
+            policies: Arc::default(),
+            metrics: Arc::default(),
+            kept: Kept::default(),
+            now: Timestamp::now,
+        }
     }
 }
 
@@ -98,7 +107,7 @@ fn snapshot(
     let mut upstreams: HashMap<&str, Arc<Upstream>> = HashMap::new();
     for (name, upstream) in &config.upstreams {
         let at = root.key("upstreams").key(name);
-        upstreams.insert(name, upstreams::compile(name, upstream, &at, &workshop.metrics, problems));
+        upstreams.insert(name, upstreams::compile(name, upstream, &at, workshop, problems));
         problems.extend(upstreams::host(upstream, &at).err());
         let is_used = config.routes.iter().any(|route| {
             route.upstream.as_ref() == Some(name)
@@ -151,16 +160,18 @@ fn snapshot(
     }
     let admin = config.admin.as_ref().map(|admin| admin::compile(admin, config, files, problems));
     let setting = Setting { route: None, matches_by_prefix: false };
-    let common =
-        routes::plugins(&config.plugins, &root.key("plugins"), &workshop.registry, &setting, problems);
+    let plugins = Plugins::new(&workshop.registry, &workshop.kept);
+    let at_common = root.key("plugins");
+    let common = routes::plugins(&config.plugins, &at_common, &Owner::Everyone, &plugins, &setting, problems);
     let bench = Bench {
         config,
         upstreams: &upstreams,
         upstream_names: &upstream_names,
         listener_names: &listener_names,
-        registry: &workshop.registry,
+        plugins: &plugins,
         policies: &workshop.policies,
         metrics: &workshop.metrics,
+        kept: &workshop.kept,
         files,
         common: &common,
     };

@@ -8,6 +8,7 @@ mod compile;
 pub mod files;
 #[cfg(test)]
 mod golden;
+mod kept;
 mod lint;
 pub mod live;
 pub mod problem;
@@ -189,8 +190,9 @@ pub struct TargetTls {
 pub struct Http1 {
     /// Offers `http/1.1` alone.
     pub policy: Arc<TlsPolicy>,
-    /// Whether the upstream has said that it wants HTTP/1.1 for what it is asked here.
-    pub required: AtomicBool,
+    /// Whether the upstream has said that it wants HTTP/1.1 for what it is asked here. Shared with the same route of
+    /// later snapshots.
+    pub required: Arc<AtomicBool>,
 }
 
 /// The SNI that is sent.

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
 use vestibule_plugins::problem::did_you_mean;
-use vestibule_plugins::{Chain, Link, Path, Problem, Registry, Setting};
+use vestibule_plugins::{Chain, Link, Path, Problem, Setting};
 
 use super::files::Files;
+use super::kept::{Kept, Owner, Plugins, UpstreamDefinition};
 use super::tls::{self, Block};
 use super::{Action, Host, Http1, Route, Target, TargetTls, Timeouts, TrustedHeaders, answers, upstreams};
 use crate::config::{
@@ -30,12 +31,14 @@ pub struct Bench<'a> {
     pub upstream_names: &'a [String],
     /// Listener names that stand in the file, likewise.
     pub listener_names: &'a [String],
-    /// Known plugins.
-    pub registry: &'a Registry,
+    /// The plugins of this file.
+    pub plugins: &'a Plugins<'a>,
     /// Known TLS policies.
     pub policies: &'a Policies,
     /// Where requests are counted.
     pub metrics: &'a Metrics,
+    /// What earlier snapshots had.
+    pub kept: &'a Kept,
     /// Certificates and pages.
     pub files: &'a Files<'a>,
     /// The plugins that every route runs first.
@@ -58,7 +61,9 @@ impl Bench<'_> {
         let timeouts = timeouts(&config.timeouts);
         let trusted = trusted(&config.trust_headers, &at.key("trust_headers"), problems);
         let setting = Setting { route: Some(&name), matches_by_prefix: matches_by_prefix(&config.r#match) };
-        let own = self::plugins(&config.plugins, &at.key("plugins"), self.registry, &setting, problems);
+        let owner = Owner::of(config);
+        let own =
+            self::plugins(&config.plugins, &at.key("plugins"), &owner, self.plugins, &setting, problems);
         if problems.len() > before {
             return None;
         }
@@ -230,7 +235,7 @@ impl Bench<'_> {
             return None;
         };
         let at_upstream = Path::root().key("upstreams").key(name);
-        let tls = match target_tls(
+        let mut tls = match target_tls(
             config,
             &at_upstream,
             route.tls.as_ref().map(|tls| (tls, at.key("tls"))),
@@ -243,6 +248,10 @@ impl Bench<'_> {
                 return None;
             }
         };
+        if let Some(TargetTls { policy, http1: Some(http1), .. }) = &mut tls {
+            let definition = (Owner::of(route), UpstreamDefinition::new(name, config), policy.key);
+            http1.required = self.kept.wants_http1.take_over(definition, Arc::default);
+        }
         // Its problem, if any, is told with the upstream.
         let host = upstreams::host(config, &at_upstream).unwrap_or(Host::Preserve);
         Some(Target { upstream: upstream.clone(), weight, host, tls, warned: AtomicU64::new(0) })
@@ -278,7 +287,7 @@ pub fn target_tls(
             let mut tls = compile(protocol.alpn())?;
             if protocol == Protocol::Auto {
                 let http1 = compile(Alpn::Http1)?;
-                tls.http1 = Some(Http1 { policy: http1.policy, required: AtomicBool::new(false) });
+                tls.http1 = Some(Http1 { policy: http1.policy, required: Arc::default() });
             }
             Ok(Some(tls))
         }
@@ -289,14 +298,15 @@ pub fn target_tls(
 pub fn plugins(
     configs: &[PluginConfig],
     at: &Path,
-    registry: &Registry,
+    owner: &Owner,
+    plugins: &Plugins<'_>,
     setting: &Setting<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Link> {
     let mut built = Vec::with_capacity(configs.len());
     for (index, plugin) in configs.iter().enumerate() {
         let at = at.index(index).key(&plugin.name);
-        match registry.build(&plugin.name, &plugin.config, setting) {
+        match plugins.build(owner, plugin, setting) {
             Ok(plugin) => built.push(Link { at, plugin }),
             Err(found) => problems.extend(found.into_iter().map(|problem| problem.under(&at))),
         }

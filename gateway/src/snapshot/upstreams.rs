@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use vestibule_plugins::{Path, Problem, Scope, Template};
 
-use super::Host;
+use super::kept::{Kept, UpstreamDefinition};
+use super::{Host, Workshop};
 use crate::config::{EndpointAddress, EndpointConfig, HostConfig, ProtocolConfig, UpstreamConfig};
-use crate::observe::Metrics;
 use crate::upstream::{Address, Balance, Endpoint, Protocol, Upstream};
 
-/// Compiles one upstream; `at` is its own path.
+/// Compiles one upstream, or takes it over with all that it has learnt; `at` is its own path.
 pub fn compile(
     name: &str,
     config: &UpstreamConfig,
     at: &Path,
-    metrics: &Metrics,
+    workshop: &Workshop,
     problems: &mut Vec<Problem>,
 ) -> Arc<Upstream> {
     problems.extend(contradiction(config, at));
@@ -37,19 +37,22 @@ pub fn compile(
             );
         }
     }
-    let endpoints = config.endpoints.iter().map(|endpoint| {
-        let mut endpoint = compile_endpoint(endpoint, config.tls.is_some());
-        endpoint.record = metrics.record(name, &endpoint.text);
-        Arc::new(endpoint)
-    });
-    Arc::new(Upstream {
-        name: name.to_owned(),
-        balance: Balance::new(endpoints.collect()),
-        protocol: protocol(config),
-        connect_timeout: (!config.connect_timeout.is_zero()).then_some(config.connect_timeout),
-        idle_timeout: config.keepalive.idle_timeout,
-        meter: metrics.upstream(name),
-        unplaced: metrics.record(name, ""),
+    let Workshop { metrics, kept, .. } = workshop;
+    kept.upstreams.take_over(UpstreamDefinition::new(name, config), || {
+        let endpoints = config.endpoints.iter().map(|endpoint| {
+            let mut endpoint = compile_endpoint(endpoint, config.tls.is_some(), kept);
+            endpoint.record = metrics.record(name, &endpoint.text);
+            Arc::new(endpoint)
+        });
+        Arc::new(Upstream {
+            name: name.to_owned(),
+            balance: Balance::new(endpoints.collect()),
+            protocol: protocol(config),
+            connect_timeout: (!config.connect_timeout.is_zero()).then_some(config.connect_timeout),
+            idle_timeout: config.keepalive.idle_timeout,
+            meter: metrics.upstream(name),
+            unplaced: metrics.record(name, ""),
+        })
     })
 }
 
@@ -97,7 +100,7 @@ pub fn host(config: &UpstreamConfig, at: &Path) -> Result<Host, Problem> {
     })
 }
 
-fn compile_endpoint(config: &EndpointConfig, tls: bool) -> Endpoint {
+fn compile_endpoint(config: &EndpointConfig, tls: bool, kept: &Kept) -> Endpoint {
     let text = config.address.to_string();
     let own_port = if tls { 443 } else { 80 };
     let with_port = |name: String, port: u16| if port == own_port { name } else { format!("{name}:{port}") };
@@ -114,5 +117,10 @@ fn compile_endpoint(config: &EndpointConfig, tls: bool) -> Endpoint {
         }
         EndpointAddress::Unix(path) => ("localhost".to_owned(), None, vec![Address::unix(path.clone())]),
     };
-    Endpoint::new(text, host, config.weight, name, fixed)
+    let mut endpoint = Endpoint::new(text, host, config.weight, name, fixed);
+    if let Some(name) = &endpoint.name {
+        // Known from the start where an earlier snapshot has asked: no request finds it without an address.
+        endpoint.known = kept.addresses.take_over(name.clone(), Arc::default);
+    }
+    endpoint
 }
