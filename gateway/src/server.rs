@@ -1,85 +1,162 @@
-//! From a snapshot to a process that serves, and to its end: addresses bound, names resolved, connections drained.
+//! What serves: addresses held, names resolved, the log open; how another snapshot takes the place of the one in force, and
+//! how it all ends. Whether one should is `reload`'s affair.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora_core::apps::ServerApp;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
+use vestibule_plugins::{Path, Problem};
 
 use crate::admin;
+use crate::config::AccessLogPath;
 use crate::engine::{Engine, engine};
-use crate::listener::{self, Services};
+use crate::listener::sockets::{Bound, Listening, Sockets};
+use crate::listener::{AllTerms, Services};
 use crate::observe::AccessLog;
 use crate::proxy::Proxy;
-use crate::snapshot::Snapshot;
-use crate::snapshot::live::Live;
-use crate::upstream::{Policies, Resolver};
+use crate::reload::Control;
+use crate::reload::stage::Stage;
+use crate::snapshot::live::{InForce, Live};
+use crate::snapshot::{Server, Snapshot, Workshop};
+use crate::upstream::Resolver;
 
-/// How long a start waits for the first answers of the DNS: a name that does not resolve is asked for again later.
+/// How long a snapshot waits for the first answers of the DNS: a name that does not resolve is asked for again later.
 const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// A gateway that serves.
-pub struct Running {
+pub struct Serving {
     live: Arc<Live>,
     engine: Arc<Engine>,
+    sockets: Sockets,
+    services: Services,
     log: Arc<AccessLog>,
+    terms: Arc<AllTerms>,
+    resolver: Option<Resolver>,
+    admin: Option<AdminTask>,
     requests: Arc<AtomicUsize>,
-    stop: watch::Sender<bool>,
     open: mpsc::Receiver<()>,
-    /// Ends with this value, so that it answers until everything else has ended.
-    _admin: JoinSet<()>,
-    _resolver: Option<Resolver>,
 }
 
-/// Binds every listener of the snapshot and its admin endpoint, and serves on them. Within a tokio runtime.
-///
-/// # Errors
-/// A listener or the admin endpoint cannot be bound, or the access log cannot be opened; with the address or path in the message.
-pub async fn start(snapshot: Snapshot, policies: Arc<Policies>) -> Result<Running, String> {
-    let snapshot = Arc::new(snapshot);
-    // Bound first of all: a start that cannot succeed ends before anything else happens.
-    let bound: Vec<_> = snapshot.listeners.iter().map(listener::bind).collect::<Result<_, _>>()?;
-    let admin = snapshot.admin.as_ref().map(admin::bind).transpose()?;
-    let log = AccessLog::open(&snapshot.access_log)
-        .map_err(|error| format!("the access log cannot be opened: {error}"))?;
-    let log = Arc::new(log);
-    let resolver = resolve(&snapshot).await?;
+struct AdminTask {
+    bound: std::net::SocketAddr,
+    task: JoinHandle<()>,
+}
 
-    let live = Arc::new(Live::new(snapshot.clone()));
-    let proxy = Proxy::new(live.clone(), log.clone());
-    let requests = proxy.requests();
-    let engine = Arc::new(engine(proxy, &snapshot.server, policies));
-    let (stop, stopping) = watch::channel(false);
-    let (holder, open) = mpsc::channel(1);
-    for bound in bound {
-        let services = Services {
-            engine: engine.clone(),
-            log: log.clone(),
-            metrics: snapshot.metrics.clone(),
-            config: snapshot.hash.as_str().into(),
-            stop: stopping.clone(),
-            open: holder.clone(),
+/// What a snapshot needs that is not there yet: had in advance, so that putting it in force cannot fail.
+#[derive(Default)]
+pub struct Prepared {
+    bound: Bound,
+    admin: Option<admin::Bound>,
+    log: Option<AccessLog>,
+}
+
+/// The same, with clients waiting at the new addresses.
+pub struct Ready {
+    listening: Listening,
+    admin: Option<admin::Bound>,
+    log: Option<AccessLog>,
+}
+
+impl Serving {
+    /// With this snapshot as the first one; nobody is served before it is put in force. Within a tokio runtime.
+    pub fn new(first: &Snapshot, live: Arc<Live>, workshop: &Workshop) -> Self {
+        // Where the lines go is told when the first snapshot is put in force.
+        let log = Arc::new(AccessLog::nowhere());
+        let proxy = Proxy::new(live.clone(), log.clone());
+        let requests = proxy.requests();
+        let engine = Arc::new(engine(proxy, &first.server, workshop.policies.clone()));
+        let (holder, open) = mpsc::channel(1);
+        let services =
+            Services { engine: engine.clone(), log: log.clone(), live: live.clone(), open: holder };
+        Self {
+            live,
+            engine,
+            sockets: Sockets::default(),
+            services,
+            log,
+            terms: workshop.terms.clone(),
+            resolver: None,
+            admin: None,
+            requests,
+            open,
+        }
+    }
+
+    /// Has what the snapshot needs, its names resolved included; changes nothing of what is in force.
+    ///
+    /// # Errors
+    /// Whatever cannot be had: an address, the access log's file, the system's resolver.
+    pub async fn prepare(&mut self, next: &Snapshot) -> Result<Prepared, Vec<Problem>> {
+        let prepared = self.bind(next)?;
+        self.resolve(next).await.map_err(|problem| vec![problem])?;
+        Ok(prepared)
+    }
+
+    /// The same but for the names, which may take a while.
+    ///
+    /// # Errors
+    /// As `prepare`.
+    pub fn bind(&self, next: &Snapshot) -> Result<Prepared, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let bound = self.sockets.bind(next).map_err(|failed| problems.extend(failed));
+        let admin = match &next.admin {
+            Some(admin) if self.admin.as_ref().is_none_or(|held| held.bound != admin.address) => {
+                admin::bind(admin).map(Some)
+            }
+            _ => Ok(None),
         };
-        tokio::spawn(listener::accept(bound, services));
+        let admin = admin.map_err(|problem| problems.push(problem));
+        let log = self.log_of(next).map_err(|problem| problems.push(problem));
+        match (bound, admin, log) {
+            (Ok(bound), Ok(admin), Ok(log)) => Ok(Prepared { bound, admin, log }),
+            _ => Err(problems),
+        }
     }
-    let mut admin_task = JoinSet::new();
-    if let Some(bound) = admin {
-        log::info!("admin: http://{}", bound.address());
-        admin_task.spawn(admin::accept(bound, live.clone()));
-    }
-    let addresses: Vec<String> =
-        snapshot.listeners.iter().map(|it| format!("{} {}", it.name, it.address)).collect();
-    log::info!("ready: listening on {} (config {})", addresses.join(", "), snapshot.hash);
-    Ok(Running { live, engine, log, requests, stop, open, _admin: admin_task, _resolver: resolver })
-}
 
-impl Running {
-    /// The snapshot in force.
-    pub fn live(&self) -> &Arc<Live> {
-        &self.live
+    /// Puts a snapshot in force, for whatever begins from now on. The candidate of a stage, if there was one, is dropped.
+    pub fn put_in_force(&mut self, next: Arc<Snapshot>, ready: Ready, control: &Control) {
+        self.live.swap(InForce { running: next.clone(), stage: None });
+        self.terms.put_in_force(next.listeners.iter().map(|listener| &listener.terms));
+        self.sockets.commit(&next, ready.listening, &self.services);
+        if let Some(bound) = ready.admin {
+            log::info!("admin: http://{}", bound.address());
+            self.serve_admin(bound, control);
+        }
+        if next.admin.is_none() {
+            self.drop_admin();
+        }
+        self.write_log_to(ready.log);
+        next.warnings.log();
+    }
+
+    /// Puts a candidate in force beside what runs, or takes it away.
+    pub fn put_on_trial(&mut self, stage: Option<Arc<Stage>>) {
+        self.live.swap(InForce { running: self.live.pin(), stage });
+    }
+
+    /// Opens the log's file anew, which may have been moved away to be kept.
+    pub fn reopen_log(&mut self) {
+        let snapshot = self.live.pin();
+        if matches!(snapshot.access_log.path, AccessLogPath::File(_)) {
+            match AccessLog::open(&snapshot.access_log) {
+                Ok(log) => self.write_log_to(Some(log)),
+                Err(error) => {
+                    log::warn!("the access log cannot be opened anew: {error}; it goes on as it was")
+                }
+            }
+        }
+    }
+
+    /// Lets the admin endpoint answer, as the first thing of all.
+    pub fn serve_admin(&mut self, bound: admin::Bound, control: &Control) {
+        self.drop_admin();
+        let address = bound.asked_for();
+        let task = tokio::spawn(admin::accept(bound, control.clone()));
+        self.admin = Some(AdminTask { bound: address, task });
     }
 
     /// Accepts nothing more, closes what is idle, and returns as soon as nothing is in flight, or at the drain
@@ -87,10 +164,12 @@ impl Running {
     pub async fn drain(mut self) -> usize {
         let limit = self.live.pin().server.drain_timeout;
         let end = Instant::now() + limit;
-        self.stop.send_replace(true);
+        self.sockets.close();
+        self.terms.end();
         // Wakes the connections that wait for a next request.
         self.engine.cleanup().await;
         // Each connection holds a sender; the channel ends with the last of them.
+        drop(self.services);
         let closed = timeout_at(end, async { while self.open.recv().await.is_some() {} }).await.is_ok();
         // The streams of an HTTP/2 connection may outlive it by their last hook.
         while closed && self.requests.load(Ordering::Acquire) > 0 && Instant::now() < end {
@@ -103,16 +182,86 @@ impl Running {
         self.log.close();
         cut
     }
+
+    fn drop_admin(&mut self) {
+        // It accepts nothing more; what it is answering, it answers.
+        if let Some(admin) = self.admin.take() {
+            admin.task.abort();
+        }
+    }
+
+    fn log_of(&self, next: &Snapshot) -> Result<Option<AccessLog>, Problem> {
+        let is_file = matches!(next.access_log.path, AccessLogPath::File(_));
+        // A file is opened anew in any case: it may have been moved away to be kept.
+        if !is_file && self.log.is_on() && self.live.pin().access_log == next.access_log {
+            return Ok(None);
+        }
+        AccessLog::open(&next.access_log).map(Some).map_err(|error| {
+            let at = Path::root().key("access_log").key("path");
+            Problem::new(at, format!("the access log cannot be opened: {error}"))
+        })
+    }
+
+    fn write_log_to(&self, log: Option<AccessLog>) {
+        if let Some(new) = log {
+            // It waits for a disk.
+            tokio::task::spawn_blocking(self.log.replace(new));
+        }
+    }
+
+    /// Has the names of the snapshot's endpoints resolved, if it has any that are not as yet.
+    ///
+    /// # Errors
+    /// This system's resolver cannot be used.
+    pub async fn resolve(&mut self, snapshot: &Snapshot) -> Result<(), Problem> {
+        let endpoints = || snapshot.upstreams.iter().flat_map(|upstream| upstream.balance.endpoints());
+        if endpoints().all(|endpoint| endpoint.name.is_none()) {
+            return Ok(());
+        }
+        let resolver = match self.resolver.take() {
+            Some(resolver) => resolver,
+            None => Resolver::system().map_err(|error| {
+                let message = format!("this system's resolver cannot be used: {error}");
+                Problem::new(Path::root().key("upstreams"), message)
+            })?,
+        };
+        self.resolver.insert(resolver).watch(endpoints(), FIRST_ANSWERS).await;
+        Ok(())
+    }
 }
 
-/// Starts to resolve the names of the snapshot's endpoints, if it has any.
-async fn resolve(snapshot: &Snapshot) -> Result<Option<Resolver>, String> {
-    let endpoints = || snapshot.upstreams.iter().flat_map(|upstream| upstream.balance.endpoints());
-    if endpoints().all(|endpoint| endpoint.name.is_none()) {
-        return Ok(None);
+impl Prepared {
+    /// Lets clients connect to the new addresses, where they wait.
+    ///
+    /// # Errors
+    /// Another program has taken an address meanwhile.
+    pub fn listen(self) -> Result<Ready, Vec<Problem>> {
+        let Self { bound, admin, log } = self;
+        Ok(Ready { listening: bound.listen()?, admin, log })
     }
-    let resolver =
-        Resolver::system().map_err(|error| format!("this system's resolver cannot be used: {error}"))?;
-    resolver.watch(endpoints(), FIRST_ANSWERS).await;
-    Ok(Some(resolver))
+
+    /// The admin endpoint, to be served before all else.
+    pub fn take_admin(&mut self) -> Option<admin::Bound> {
+        self.admin.take()
+    }
+}
+
+/// What cannot change while the process runs, and yet differs.
+pub fn fixed(running: &Server, next: &Server) -> Vec<Problem> {
+    let Server { threads, drain_timeout, upstream_pool_size } = running;
+    let keys = [
+        ("threads", threads.to_string(), next.threads.to_string()),
+        ("drain_timeout", format!("{drain_timeout:?}"), format!("{:?}", next.drain_timeout)),
+        ("upstream_pool_size", upstream_pool_size.to_string(), next.upstream_pool_size.to_string()),
+    ];
+    let differ = keys.into_iter().filter(|(_, running, next)| running != next);
+    differ
+        .map(|(key, running, next)| {
+            let message = format!(
+                "`{key}` is read at start only: the gateway runs with `{running}`, and this is `{next}`"
+            );
+            Problem::new(Path::root().key("server").key(key), message)
+                .hint("restart the gateway, or take this change back")
+        })
+        .collect()
 }

@@ -18,10 +18,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
+use vestibule_plugins::{Path, Problem};
 
-use crate::listener;
+use crate::listener::sockets;
+use crate::reload::Control;
 use crate::snapshot::Admin;
-use crate::snapshot::live::Live;
 
 /// Connections open at once; one more waits in the kernel's queue.
 const CONNECTIONS: usize = 64;
@@ -35,14 +36,19 @@ const REST: Duration = Duration::from_millis(100);
 
 /// An admin endpoint that holds its address.
 pub struct Bound {
-    admin: Arc<Admin>,
+    asked_for: SocketAddr,
     socket: TcpListener,
 }
 
 impl Bound {
     /// The address that it holds.
     pub fn address(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap_or(self.admin.address)
+        self.socket.local_addr().unwrap_or(self.asked_for)
+    }
+
+    /// The address that the file names.
+    pub fn asked_for(&self) -> SocketAddr {
+        self.asked_for
     }
 }
 
@@ -50,13 +56,17 @@ impl Bound {
 ///
 /// # Errors
 /// As for a listener.
-pub fn bind(admin: &Arc<Admin>) -> Result<Bound, String> {
-    Ok(Bound { admin: admin.clone(), socket: listener::socket("the admin endpoint", admin.address)? })
+pub fn bind(admin: &Arc<Admin>) -> Result<Bound, Problem> {
+    let at = Path::root().key("admin").key("address");
+    let socket = sockets::socket(admin.address).and_then(sockets::listen);
+    let socket =
+        socket.map_err(|error| sockets::not_bound("the admin endpoint", admin.address, &error, at))?;
+    Ok(Bound { asked_for: admin.address, socket })
 }
 
-/// Answers until it is dropped.
-pub async fn accept(bound: Bound, live: Arc<Live>) {
-    let Bound { admin, socket } = bound;
+/// Answers until it is dropped. What may be read, and by whom, is what the running snapshot says.
+pub async fn accept(bound: Bound, control: Control) {
+    let Bound { socket, .. } = bound;
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let slot = slots.clone().acquire_owned().await;
@@ -68,21 +78,21 @@ pub async fn accept(bound: Bound, live: Arc<Live>) {
                 continue;
             }
         };
-        let (admin, live) = (admin.clone(), live.clone());
+        let control = control.clone();
         tokio::spawn(async move {
-            serve(stream, admin, live).await;
+            serve(stream, control).await;
             drop(slot);
         });
     }
 }
 
 /// One request: a connection that is kept would need a limit for each of its phases, where so one is enough.
-async fn serve(stream: TcpStream, admin: Arc<Admin>, live: Arc<Live>) {
+async fn serve(stream: TcpStream, control: Control) {
     let answer = service_fn(move |request: Request<Incoming>| {
         let (head, _) = request.into_parts();
-        let (admin, live) = (admin.clone(), live.clone());
+        let control = control.clone();
         // Not on a thread that serves requests: the page of a large configuration takes milliseconds to write.
-        spawn_blocking(move || pages::answer(&head, &admin, &live))
+        spawn_blocking(move || pages::answer(&head, &control))
     });
     let connection = http1::Builder::new()
         .keep_alive(false)

@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::upstreams;
 use crate::diagnose::Cause;
-use crate::snapshot::live::Live;
-use crate::snapshot::{Admin, Snapshot};
+use crate::reload::Control;
+use crate::snapshot::Snapshot;
 
 /// A page that is read by GET.
 struct Page {
@@ -43,12 +43,13 @@ const PAGES: [Page; 4] = [
 ];
 
 /// What is answered to this request.
-pub fn answer(request: &Parts, admin: &Admin, live: &Live) -> Response<Full<Bytes>> {
+pub fn answer(request: &Parts, control: &Control) -> Response<Full<Bytes>> {
     let Parts { method, uri, headers, .. } = request;
+    let snapshot = control.live().pin();
+    let token = snapshot.admin.as_ref().and_then(|admin| admin.token.as_ref());
     let page = PAGES.iter().find(|page| page.path == uri.path());
     let is_public = page.is_some_and(|page| page.is_public);
-    if !is_public && admin.token.as_ref().is_some_and(|token| !shown(headers).is_some_and(|it| token.is(it)))
-    {
+    if !is_public && token.is_some_and(|token| !shown(headers).is_some_and(|it| token.is(it))) {
         let detail = "a token has to be shown: `Authorization: Bearer TOKEN`";
         let challenge = (header::WWW_AUTHENTICATE, "Bearer realm=\"vestibule\"");
         return problem(StatusCode::UNAUTHORIZED, detail, Some(challenge));
@@ -61,7 +62,7 @@ pub fn answer(request: &Parts, admin: &Admin, live: &Live) -> Response<Full<Byte
         let detail = "this page is only read";
         return problem(StatusCode::METHOD_NOT_ALLOWED, detail, Some((header::ALLOW, "GET, HEAD")));
     }
-    response(StatusCode::OK, page.content_type, (page.body)(&live.pin()), None)
+    response(StatusCode::OK, page.content_type, (page.body)(&snapshot), None)
 }
 
 /// The bearer token of a request, if it shows one; the scheme in any case, by RFC 9110 section 11.1.

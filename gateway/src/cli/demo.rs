@@ -22,17 +22,17 @@ use rcgen::{
 };
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::run::{Signals, runtime};
-use crate::server;
+use crate::reload::{Keeper, Watching};
 use crate::snapshot::{self, Workshop};
 
 /// The one name that the origin serves.
 const NAME: &str = "shop.internal";
 
 /// Serves until SIGTERM or SIGINT.
-pub fn demo(port: u16, workshop: &Workshop) -> anyhow::Result<()> {
+pub fn demo(port: u16, workshop: Arc<Workshop>) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("vestibule-demo-").tempdir()?;
     let certificates = Certificates::make().context("the certificates cannot be made")?;
     runtime(2)?.block_on(async {
@@ -40,13 +40,18 @@ pub fn demo(port: u16, workshop: &Workshop) -> anyhow::Result<()> {
         let origin = TcpListener::bind(("127.0.0.1", 0)).await?;
         let file = write(folder.path(), port, origin.local_addr()?, &certificates)?;
         tokio::spawn(serve(origin, acceptor(&certificates)?));
-        let snapshot = snapshot::load(&file, workshop)?;
-        let running = server::start(snapshot, workshop.policies.clone())
-            .await
+        let (snapshot, sources) = snapshot::load_noting(&file, &workshop);
+        let first = (snapshot?, sources);
+        let keeper = Keeper::start(file.clone(), first, workshop, Watching::AsFileSays).await;
+        let keeper = keeper
             .map_err(|error| anyhow!("{error}\nhint: choose another port: `vestibule demo --port 8081`"))?;
+        let control = keeper.control();
+        let (stop, stopped) = oneshot::channel();
+        let keeping = tokio::spawn(keeper.run(stopped));
         super::print(&guide(port, &file))?;
-        signals.stop().await;
-        running.drain().await;
+        signals.stop(&control).await;
+        let _ = stop.send(());
+        keeping.await?.drain().await;
         Ok(())
     })
 }

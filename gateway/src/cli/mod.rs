@@ -11,6 +11,7 @@ mod test;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -18,6 +19,7 @@ use env_logger::Env;
 use vestibule_plugins::Registry;
 
 use self::check::OnWarnings;
+use crate::reload::Watching;
 use crate::snapshot::Workshop;
 
 /// A programmable edge gateway.
@@ -30,8 +32,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve until SIGTERM.
-    Run(ConfigArgument),
+    /// Serve until SIGTERM; SIGHUP, or a change of any file that the configuration names, reloads it.
+    Run {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Do not watch the files: reload at SIGHUP and by the admin endpoint alone.
+        #[arg(long)]
+        no_watch: bool,
+    },
     /// Load and compile the configuration, and tell every problem and every warning that it has.
     Check {
         #[command(flatten)]
@@ -82,7 +90,7 @@ pub fn main(registry: Registry) -> ExitCode {
     // The engine tells each broken connection as an error; what matters of that is in the access log.
     let filter = match arguments.command {
         // And `notify` warns of each watched folder that is deleted, which is what a ConfigMap's change is.
-        Command::Run(_) | Command::Demo { .. } => {
+        Command::Run { .. } | Command::Demo { .. } => {
             "warn,vestibule=info,notify=off,pingora_core=off,pingora_proxy=off"
         }
         // These print what they find themselves, and ask no name again.
@@ -92,7 +100,10 @@ pub fn main(registry: Registry) -> ExitCode {
         .target(env_logger::Target::Stderr)
         .init();
     let done = match arguments.command {
-        Command::Run(ConfigArgument { config }) => run::run(&config, &workshop),
+        Command::Run { config: ConfigArgument { config }, no_watch } => {
+            let watching = if no_watch { Watching::Never } else { Watching::AsFileSays };
+            run::run(&config, watching, Arc::new(workshop))
+        }
         Command::Check { config, deny_warnings, probe, deadline } => {
             let on_warnings = if deny_warnings { OnWarnings::Deny } else { OnWarnings::Tell };
             let probe = probe.then_some(deadline);
@@ -106,7 +117,7 @@ pub fn main(registry: Registry) -> ExitCode {
         },
         Command::Explain(arguments) => explain::explain(&arguments, &workshop),
         Command::Test { config: ConfigArgument { config }, cases } => test::test(&config, &cases, &workshop),
-        Command::Demo { port } => demo::demo(port, &workshop),
+        Command::Demo { port } => demo::demo(port, Arc::new(workshop)),
         Command::Schema => schema::schema(&workshop.registry),
     };
     match done {

@@ -1,30 +1,37 @@
-//! `vestibule run`: serve until SIGTERM or SIGINT.
+//! `vestibule run`: serve until SIGTERM or SIGINT; SIGHUP reloads.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::anyhow;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
-use crate::server;
+use crate::reload::entry::Trigger;
+use crate::reload::{Change, Control, How, Keeper, Watching};
 use crate::snapshot::{self, Workshop};
 
 /// Serves; returns when it has drained.
-pub fn run(path: &Path, workshop: &Workshop) -> anyhow::Result<()> {
-    let snapshot = snapshot::load(path, workshop)?;
-    snapshot.warnings.log();
+pub fn run(path: &Path, watching: Watching, workshop: Arc<Workshop>) -> anyhow::Result<()> {
+    let (snapshot, sources) = snapshot::load_noting(path, &workshop);
+    let snapshot = snapshot?;
     runtime(snapshot.server.threads)?.block_on(async {
         let mut signals = Signals::new()?;
-        let running =
-            server::start(snapshot, workshop.policies.clone()).await.map_err(|error| anyhow!(error))?;
-        signals.stop().await;
+        let keeper = Keeper::start(path.to_owned(), (snapshot, sources), workshop, watching).await?;
+        let control = keeper.control();
+        let (stop, stopped) = oneshot::channel();
+        let keeping = tokio::spawn(keeper.run(stopped));
+        signals.stop(&control).await;
         log::info!("stopping: waiting for what is in flight");
+        // What is being changed is changed first; it ends by itself.
+        let _ = stop.send(());
+        let serving = keeping.await?;
         tokio::select! {
-            cut = running.drain() => match cut {
+            cut = serving.drain() => match cut {
                 0 => log::info!("stopped: nothing was in flight"),
                 cut => log::info!("stopped: {cut} requests were cut"),
             },
-            () = signals.stop() => log::warn!("stopped at once: a second signal came"),
+            () = signals.stop(&control) => log::warn!("stopped at once: a second signal came"),
         }
         Ok(())
     })
@@ -35,7 +42,7 @@ pub fn runtime(threads: usize) -> anyhow::Result<Runtime> {
     Ok(Builder::new_multi_thread().worker_threads(threads).thread_name("vestibule").enable_all().build()?)
 }
 
-/// The signals that end the process.
+/// The signals that end the process, and the one that reloads.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -52,13 +59,19 @@ impl Signals {
         })
     }
 
-    /// Returns when the process is to stop.
-    pub async fn stop(&mut self) {
+    /// Returns when the process is to stop; asks for a reload at each SIGHUP until then.
+    pub async fn stop(&mut self, control: &Control) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => log::warn!("SIGHUP: this version cannot reload; stop it and start it again"),
+                _ = self.hang_up.recv() => {
+                    let control = control.clone();
+                    // Waited for elsewhere: a signal to stop must not wait behind a reload.
+                    tokio::spawn(async move {
+                        control.change(Change::Reload(How::AsFileSays), Trigger::Signal).await;
+                    });
+                }
             }
         }
     }

@@ -172,6 +172,10 @@ causes! {
     ClientClosed: "client_closed",
         "the client went away before the answer was complete",
         "";
+    /// The connection was made on terms that hold no more.
+    ClientTermsChanged: "client_terms_changed",
+        "the listener asks its clients for another certificate since this connection was made",
+        "";
     /// A request that is not legal HTTP.
     RequestInvalid: "request_invalid",
         "the request is not legal HTTP",
@@ -208,6 +212,8 @@ impl Cause {
             Cause::ConnectTimeout | Cause::TlsHandshakeTimeout | Cause::UpstreamTimeout => 504,
             Cause::RequestInvalid => 400,
             Cause::NoRoute => 404,
+            // RFC 9110 section 15.5.20: the client may ask again by another connection.
+            Cause::ClientTermsChanged => 421,
             Cause::Internal => 500,
             _ => 502,
         }

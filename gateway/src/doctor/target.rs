@@ -15,6 +15,7 @@ use crate::config::{Config, Loaded, PathConfig, RouteConfig};
 use crate::proxy::admit::host_name;
 use crate::proxy::attempt;
 use crate::proxy::ctx::Ctx;
+use crate::snapshot::live::InForce;
 use crate::snapshot::{self, Action, Snapshot, Target};
 use crate::upstream::{Address, Endpoint, Pick, Protocol, TlsPolicy, VerifiedName};
 
@@ -236,7 +237,8 @@ fn reached(
     rule: &RouteConfig,
 ) -> Subject {
     let sent = |client_host: &str| {
-        let mut ctx = Ctx::new(snapshot.clone(), &Arc::new(AtomicUsize::new(0)));
+        let in_force = InForce { running: snapshot.clone(), stage: None };
+        let mut ctx = Ctx::new(&in_force, &Arc::new(AtomicUsize::new(0)));
         (ctx.route, ctx.target) = (Some(route), Some(place));
         ctx.asked.host = host_name(client_host).to_ascii_lowercase();
         ctx.asked.path = path_of(rule);

@@ -34,6 +34,7 @@ use crate::diagnose::{Cause, Failure};
 use crate::proxy::admit;
 use crate::proxy::ctx::{Client, Ctx, RequestId};
 use crate::proxy::respond;
+use crate::snapshot::live::InForce;
 use crate::snapshot::{Action, Route, Snapshot};
 
 /// The address that the client is taken to have.
@@ -139,7 +140,8 @@ pub struct Answer {
 /// Explains one request.
 pub fn explain(snapshot: &Arc<Snapshot>, document: &Document, sample: &Sample) -> Explanation {
     let head = sample.head();
-    let mut ctx = Ctx::new(snapshot.clone(), &Arc::default());
+    let in_force = InForce { running: snapshot.clone(), stage: None };
+    let mut ctx = Ctx::new(&in_force, &Arc::default());
     ctx.request_id = RequestId::zeros();
     ctx.client = Some(Arc::new(Client {
         listener: sample.listener.clone(),

@@ -157,7 +157,8 @@ fn path(rank: &Rank) -> String {
 
 fn failed(miss: &Miss<'_>, rule: &Rule, request: &Request, snapshot: &Snapshot) -> String {
     let listener = |id: &ListenerId| {
-        snapshot.listeners.get(usize::from(*id)).map_or("", |listener| listener.name.as_str())
+        let known = snapshot.listeners.iter().find(|listener| listener.id == *id);
+        known.map_or("", |listener| listener.name.as_str())
     };
     match miss {
         Miss::Listener => {

@@ -31,6 +31,8 @@ pub async fn pass_through(
     services: &Services,
 ) {
     let (time, started) = (now(), Instant::now());
+    // It may go on for days, under the configuration that it began under.
+    let config = services.live.pin().hash.clone();
     let mut tried = Tried::new();
     let connected = reach(upstream, &mut tried).await;
     let mut counts = (0, 0);
@@ -68,7 +70,7 @@ pub async fn pass_through(
         endpoint: tried.last().map(|address| &*address.text),
         attempts: Some(tried.len() as u32),
         cause: cause.map(Cause::code),
-        config: &services.config,
+        config: &config,
         ..Line::default()
     });
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
+use openssl::sha::Sha256;
 use openssl::ssl::{
     AlpnError, NameType, SniError, SslAcceptor, SslContext, SslMethod, SslOptions, SslRef,
     SslSessionCacheMode, SslVerifyMode, SslVersion, select_next_proto,
@@ -13,6 +14,8 @@ use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509, X509NameRef, X509Ref};
 use vestibule_plugins::ClientCertificate;
+
+use super::terms::ClientTerms;
 
 /// A certificate chain, leaf first, and its key.
 pub struct Certificate {
@@ -28,6 +31,20 @@ pub struct ClientCheck {
     pub roots: Vec<X509>,
     /// Whether a client without one is refused.
     pub required: bool,
+}
+
+impl ClientCheck {
+    /// The same, to be compared.
+    ///
+    /// # Errors
+    /// OpenSSL cannot write a certificate that it has read.
+    pub fn terms(&self) -> Result<ClientTerms, ErrorStack> {
+        let mut roots = Sha256::new();
+        for root in &self.roots {
+            roots.update(&root.digest(MessageDigest::sha256())?);
+        }
+        Ok(ClientTerms { roots: roots.finish(), required: self.required })
+    }
 }
 
 /// What accepts the handshakes of one listener. The first certificate serves clients that send no SNI or an unknown

@@ -26,9 +26,14 @@ const REST: Duration = Duration::from_millis(10);
 
 /// Where lines go.
 pub struct AccessLog {
-    format: AccessLogFormat,
-    queue: ArcSwapOption<SyncSender<String>>,
+    queue: ArcSwapOption<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a line has to pass on its way to the writer.
+struct Queue {
+    format: AccessLogFormat,
+    lines: SyncSender<String>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -99,30 +104,31 @@ pub struct Line<'a> {
 }
 
 impl AccessLog {
+    /// Lines go nowhere until it is replaced.
+    pub fn nowhere() -> Self {
+        Self { queue: ArcSwapOption::empty(), writer: Mutex::new(None) }
+    }
+
     /// Opens the file, if it is one, and starts the writer.
     ///
     /// # Errors
     /// The file cannot be opened, or no thread can be started.
     pub fn open(config: &AccessLogConfig) -> io::Result<Self> {
-        let dropped = Arc::new(AtomicU64::new(0));
-        let mut log =
-            Self { format: config.format, queue: ArcSwapOption::empty(), writer: Mutex::new(None), dropped };
         if config.format == AccessLogFormat::None {
-            return Ok(log);
+            return Ok(Self::nowhere());
         }
         let out: Box<dyn Write + Send> = match &config.path {
             AccessLogPath::Stdout => Box::new(io::stdout()),
             AccessLogPath::Stderr => Box::new(io::stderr()),
             AccessLogPath::File(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
         };
+        let dropped = Arc::new(AtomicU64::new(0));
         let (sender, lines) = sync_channel(QUEUE);
-        let dropped = log.dropped.clone();
+        let queue = Queue { format: config.format, lines: sender, dropped: dropped.clone() };
         let writer = std::thread::Builder::new()
             .name("access-log".into())
             .spawn(move || write(&lines, out, &dropped))?;
-        log.queue.store(Some(Arc::new(sender)));
-        log.writer = Mutex::new(Some(writer));
-        Ok(log)
+        Ok(Self { queue: ArcSwapOption::from_pointee(queue), writer: Mutex::new(Some(writer)) })
     }
 
     /// Whether a line would go anywhere.
@@ -134,12 +140,28 @@ impl AccessLog {
     pub fn write(&self, line: &Line<'_>) {
         let queue = self.queue.load();
         let Some(queue) = queue.as_deref() else { return };
-        let text = match self.format {
+        let text = match queue.format {
             AccessLogFormat::Text => text(line),
             _ => serde_json::to_string(line).unwrap_or_default() + "\n",
         };
-        if queue.try_send(text).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        if queue.lines.try_send(text).is_err() {
+            queue.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends the lines from now on where `other` sends them. Those that are queued already are written where they were
+    /// to go: what is returned waits for that.
+    pub fn replace(&self, other: Self) -> impl FnOnce() + Send + use<> {
+        let queue = self.queue.swap(other.queue.swap(None));
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = other.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *writer, new.take());
+        move || {
+            // The writer ends when the last sender is gone.
+            drop(queue);
+            if let Some(writer) = old {
+                let _ = writer.join();
+            }
         }
     }
 

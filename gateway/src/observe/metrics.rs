@@ -19,6 +19,7 @@ use prometheus::{
 use super::names::{self, Metric};
 use super::record::Record;
 use crate::diagnose::Cause;
+use crate::route::ListenerId;
 
 /// Upper bounds in seconds: from what an answer of the gateway's own takes to the default limit of a request.
 const DURATIONS: [f64; 16] =
@@ -63,7 +64,7 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 
-    /// For a route of this name, of a file with so many listeners; an empty name for requests that no route takes.
+    /// For a route of this name, where so many listeners are known by number; an empty name for requests that no route takes.
     pub fn route(&self, name: &str, listeners: usize) -> RequestMeter {
         RequestMeter {
             route: name.to_owned(),
@@ -121,17 +122,17 @@ pub struct RequestMeter {
     route: String,
     requests: IntCounterVec,
     duration: Histogram,
-    /// By the listener's place in the file.
+    /// By the listener's number.
     by_listener: Box<[OnceLock<Codes>]>,
 }
 
 impl RequestMeter {
     /// A request is over; `status` is absent where no answer was begun.
-    pub fn ended(&self, listener: (u16, &str), status: Option<u16>, took: Duration) {
+    pub fn ended(&self, listener: (ListenerId, &str), status: Option<u16>, took: Duration) {
         self.duration.observe(took.as_secs_f64());
         let (id, name) = listener;
         let counter = |label: &str| self.requests.with_label_values(&[name, &self.route, label]);
-        match self.by_listener.get(usize::from(id)) {
+        match self.by_listener.get(id as usize) {
             Some(codes) => codes.get_or_init(Codes::default).counter(status, counter).inc(),
             None => counter(Codes::label(status)).inc(),
         }

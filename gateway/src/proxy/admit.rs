@@ -14,6 +14,7 @@ use pingora_proxy::Session;
 use super::ctx::{Asked, Client, Ctx};
 use super::{forwarded, respond};
 use crate::diagnose::{Cause, Failure};
+use crate::reload::side::Side;
 use crate::route;
 use crate::snapshot::{Action, Listener};
 
@@ -39,12 +40,17 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
     let client =
         ctx.client.clone().ok_or_else(|| Failure::new(Cause::Internal, "a connection without a listener"))?;
     client.heads.read();
-    let keepalive = client.listener.kept_seconds().filter(|_| !session.is_process_shutting_down());
+    let terms = &client.listener.terms;
+    let keepalive = client.listener.kept_seconds().filter(|_| !terms.are_over());
     session.set_keepalive(keepalive);
     session.set_read_timeout(Some(CLIENT_STALL));
     session.set_write_timeout(Some(CLIENT_STALL));
     session.set_total_drain_timeout(Some(DRAIN));
 
+    if terms.refuse() {
+        return Err(Failure::new(Cause::ClientTermsChanged, client.listener.name.as_str()));
+    }
+    take_side(session.req_header_mut(), ctx);
     enter(session.req_header_mut(), ctx)?;
     let snapshot = ctx.snapshot.clone();
     let internal = || Failure::new(Cause::Internal, "a request without a route");
@@ -67,6 +73,20 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
     }
     .map_err(|error| Failure::new(Cause::ClientClosed, error.to_string()))?;
     Ok(Next::Answered)
+}
+
+/// While a candidate is on trial, gives the request to one of the two sides.
+fn take_side(head: &mut RequestHeader, ctx: &mut Ctx) {
+    let Some((stage, side)) = &mut ctx.stage else { return };
+    let ip = ctx.client.as_ref().and_then(|client| client.ip);
+    *side = stage.choose(ip, &head.headers);
+    if *side == Side::Candidate {
+        ctx.snapshot = stage.candidate.clone();
+    }
+    // It is the tester's word to the gateway, and nobody else's.
+    if let Some(header) = &stage.settings.header {
+        head.remove_header(header);
+    }
 }
 
 /// Brings the head into its normal form, finds the route by it, and puts the gateway's own word in place of what the

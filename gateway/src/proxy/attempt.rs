@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 use vestibule_plugins::retry::{Attempt, Body, Connection, Decision, Outcome, RetryPolicy, Sent};
 
 use super::admit::{deadline, host_name};
-use super::ctx::{Ctx, Stage};
+use super::ctx::{Ctx, Progress};
 use super::tally;
 use crate::diagnose::{self, Cause, Failure};
 use crate::snapshot::{Host, Sni, Target};
@@ -29,7 +29,7 @@ pub async fn begin(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         tokio::time::sleep(backoff).await;
     }
     ctx.attempt.number += 1;
-    ctx.attempt.stage = Stage::Begun;
+    ctx.attempt.progress = Progress::Begun;
     ctx.attempt.deadline = None;
     ctx.attempt.tls = None;
     ctx.attempt.refusal = false;
@@ -57,7 +57,7 @@ fn pick(head: &RequestHeader, upgrades: bool, ctx: &mut Ctx) -> Result<Box<HttpP
     };
     ctx.attempt.tried.push(pick.address.clone());
     ctx.attempt.pick = Some(pick);
-    ctx.attempt.stage = Stage::Placed;
+    ctx.attempt.progress = Progress::Placed;
     ctx.attempt.identity = identity(target, head, ctx);
     let limits = Limits {
         connect: upstream.connect_timeout,
@@ -187,7 +187,7 @@ pub fn answered(session: &mut Session, response: &ResponseHeader, ctx: &mut Ctx)
         session.set_read_timeout(idle);
         session.set_write_timeout(idle);
     }
-    ctx.attempt.stage = Stage::Answered;
+    ctx.attempt.progress = Progress::Answered;
     ctx.attempt.status = Some(status.as_u16());
     ctx.attempt.refusal = status == http::StatusCode::BAD_REQUEST;
     ctx.attempt.took = ctx.attempt.started.map(|started| started.elapsed());

@@ -10,6 +10,9 @@ use vestibule_plugins::{ClientCertificate, RequestInfo};
 
 use crate::diagnose::{Cause, Failure};
 use crate::listener::Heads;
+use crate::reload::side::Side;
+use crate::reload::stage::Stage;
+use crate::snapshot::live::InForce;
 use crate::snapshot::{Action, Listener, Route, Snapshot, Target};
 use crate::upstream::{Armed, Origin, Pick, Tried, is_name};
 
@@ -17,6 +20,8 @@ use crate::upstream::{Armed, Origin, Pick, Tried, is_name};
 pub struct Ctx {
     /// The configuration that it runs under, from its first hook to its end.
     pub snapshot: Arc<Snapshot>,
+    /// The trial of a candidate that it takes part in, and on which side.
+    pub stage: Option<(Arc<Stage>, Side)>,
     /// When its head had been read.
     pub started: Instant,
     /// The same by the calendar, for the access log.
@@ -57,7 +62,7 @@ pub struct Attempts {
     /// How many there were, the present one included.
     pub number: u32,
     /// How far the present one is.
-    pub stage: Stage,
+    pub progress: Progress,
     /// Where the present one goes.
     pub pick: Option<Pick>,
     /// Where earlier ones went.
@@ -86,7 +91,7 @@ pub struct Attempts {
 
 /// How far an attempt is, until what came of it has been counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stage {
+pub enum Progress {
     /// There is none, or it is counted.
     #[default]
     Counted,
@@ -144,10 +149,11 @@ impl Default for RequestId {
 }
 
 impl Ctx {
-    /// A request that has just been read.
-    pub fn new(snapshot: Arc<Snapshot>, requests: &Arc<AtomicUsize>) -> Self {
+    /// A request that has just been read. Of a stage it is on the side of what runs, until its client is known.
+    pub fn new(in_force: &InForce, requests: &Arc<AtomicUsize>) -> Self {
         Self {
-            snapshot,
+            snapshot: in_force.running.clone(),
+            stage: in_force.stage.clone().map(|stage| (stage, Side::Running)),
             started: Instant::now(),
             time: Timestamp::now(),
             request_id: RequestId::new(),

@@ -15,6 +15,7 @@ pub fn log(log: &AccessLog, session: &Session, error: Option<&Error>, ctx: &mut 
     }
     let took = ctx.started.elapsed();
     tally::ended(session, error, took, ctx);
+    tally::on_trial(session, took, ctx);
     if !log.is_on() {
         return;
     }

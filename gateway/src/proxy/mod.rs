@@ -50,7 +50,7 @@ impl ProxyHttp for Proxy {
     type CTX = Box<Ctx>;
 
     fn new_ctx(&self) -> Box<Ctx> {
-        Box::new(Ctx::new(self.live.pin(), &self.requests))
+        Box::new(Ctx::new(&self.live.in_force(), &self.requests))
     }
 
     // The engine's default would make a compression context for each request.
@@ -130,7 +130,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         respond::decorate(session.req_header(), response, ctx);
-        if session.is_process_shutting_down() {
+        if ctx.client.as_ref().is_some_and(|client| client.listener.terms.are_over()) {
             // Said with this answer, so that the client sends no next request into a connection that is to close.
             session.set_keepalive(None);
         }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use pingora_core::Error;
 use pingora_proxy::Session;
 
 use super::attempt::is_clients;
-use super::ctx::{Ctx, Stage};
+use super::ctx::{Ctx, Progress};
 use crate::diagnose::{self, Cause, Failure};
+use crate::reload::side::Answer;
 
 /// A connection to the upstream is there.
 pub fn connected(ctx: &Ctx) {
@@ -18,19 +20,19 @@ pub fn connected(ctx: &Ctx) {
 
 /// The present attempt failed, unless that is counted already.
 pub fn failed(ctx: &mut Ctx, failure: &Failure) {
-    let stage = std::mem::take(&mut ctx.attempt.stage);
-    let Some(target) = ctx.target().filter(|_| stage != Stage::Counted) else { return };
-    let pick = ctx.attempt.pick.as_ref().filter(|_| stage != Stage::Begun);
+    let progress = std::mem::take(&mut ctx.attempt.progress);
+    let Some(target) = ctx.target().filter(|_| progress != Progress::Counted) else { return };
+    let pick = ctx.attempt.pick.as_ref().filter(|_| progress != Progress::Begun);
     target.upstream.attempt_failed(pick, failure);
 }
 
 /// The request is over, and with it its last attempt. `error` is what ended it, if something did.
 pub fn ended(session: &Session, error: Option<&Error>, took: Duration, ctx: &mut Ctx) {
-    match ctx.attempt.stage {
-        Stage::Counted => {}
+    match ctx.attempt.progress {
+        Progress::Counted => {}
         // The upstream has done its part, even where the client went away before the end.
-        Stage::Answered => succeeded(ctx, took),
-        Stage::Begun | Stage::Placed => {
+        Progress::Answered => succeeded(ctx, took),
+        Progress::Begun | Progress::Placed => {
             let failure = match error {
                 Some(error) if !is_clients(error) => diagnose::of_error(error, ctx.attempt.reused),
                 _ => Failure::new(Cause::ClientClosed, ""),
@@ -44,8 +46,23 @@ pub fn ended(session: &Session, error: Option<&Error>, took: Duration, ctx: &mut
     meter.ended((client.listener.id, &client.listener.name), status, took);
 }
 
+/// Counts the request for its side of a stage, where there is one. A tunnel lasts as long as its ends want, and a client
+/// that went away tells nothing.
+pub fn on_trial(session: &Session, took: Duration, ctx: &Ctx) {
+    let Some((stage, side)) = &ctx.stage else { return };
+    let status = session.response_written().map(|head| head.status);
+    let answer = match status {
+        Some(StatusCode::SWITCHING_PROTOCOLS) => return,
+        None if ctx.cause == Some(Cause::ClientClosed) => return,
+        Some(status) if status.is_server_error() => Answer::Failed,
+        Some(_) => Answer::Good,
+        None => Answer::Failed,
+    };
+    stage.note(*side, answer, took);
+}
+
 fn succeeded(ctx: &mut Ctx, took: Duration) {
-    ctx.attempt.stage = Stage::Counted;
+    ctx.attempt.progress = Progress::Counted;
     if let (Some(target), Some(pick)) = (ctx.target(), &ctx.attempt.pick) {
         target.upstream.attempt_succeeded(pick, ctx.time.checked_add(took).unwrap_or(ctx.time));
     }
@@ -60,6 +77,7 @@ mod tests {
 
     use super::*;
     use crate::config::parse;
+    use crate::snapshot::live::InForce;
     use crate::snapshot::{Workshop, compile};
     use crate::upstream::Tried;
 
@@ -71,17 +89,17 @@ mod tests {
         let snapshot = compile(&parse("x.yaml", yaml, Path::new(".")).unwrap(), &workshop).unwrap();
         let snapshot = Arc::new(snapshot);
         let upstream = snapshot.upstreams[0].clone();
-        let mut ctx = Ctx::new(snapshot, &Arc::default());
+        let mut ctx = Ctx::new(&InForce { running: snapshot, stage: None }, &Arc::default());
         (ctx.route, ctx.target) = (Some(0), Some(0));
         let failure = |cause| Failure::new(cause, "");
 
-        ctx.attempt.stage = Stage::Begun;
+        ctx.attempt.progress = Progress::Begun;
         ctx.attempt.pick = upstream.balance.pick(&Tried::new());
-        ctx.attempt.stage = Stage::Placed;
+        ctx.attempt.progress = Progress::Placed;
         failed(&mut ctx, &failure(Cause::ConnectRefused));
         failed(&mut ctx, &failure(Cause::ConnectRefused));
         // The next attempt comes no further: the endpoint of the one before has nothing to do with it.
-        ctx.attempt.stage = Stage::Begun;
+        ctx.attempt.progress = Progress::Begun;
         failed(&mut ctx, &failure(Cause::UpstreamTimeout));
 
         let endpoint: Vec<_> = upstream.balance.endpoints()[0].record.failures().collect();

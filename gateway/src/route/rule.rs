@@ -9,7 +9,7 @@ use super::rank::{ConditionRank, HostRank, MethodRank, PathRank, Rank};
 use super::text::TextPattern;
 
 /// Which listener a request came in by.
-pub type ListenerId = u16;
+pub type ListenerId = u32;
 
 /// What one route asks of a request: all of the fields, and within `hosts`, `paths`, `methods` and
 /// `listeners` any one. An empty list asks for nothing.

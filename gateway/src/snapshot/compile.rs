@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use openssl::ssl::{SslAcceptor, SslVersion};
+use openssl::ssl::SslVersion;
 use vestibule_plugins::{Path, Problem, Registry, Setting};
 
 use super::files::Files;
 use super::kept::{Kept, Owner, Plugins};
 use super::lint::{self, Subject};
-use super::problem::{Report, Warnings, merge};
+use super::problem::{Places, Report, Warnings, merge};
 use super::routes::{self, Bench};
 use super::sources::Sources;
-use super::{Listener, Protocol, Server, Snapshot, admin, reload, upstreams};
+use super::{Https, Listener, Protocol, Server, Snapshot, admin, reload, upstreams};
 use crate::config::{
     self, AccessLogConfig, AccessLogPath, Config, Document, DownstreamTlsConfig, ListenerConfig, Loaded,
     Threads, TlsVersion,
 };
-use crate::listener::{Certificate, ClientCheck, acceptor};
+use crate::listener::{AllTerms, Certificate, ClientCheck, ListenerIds, TermsKey, acceptor};
 use crate::observe::Metrics;
 use crate::route::{Shadows, Table};
 use crate::upstream::{Policies, Upstream};
@@ -31,6 +31,10 @@ pub struct Workshop {
     pub registry: Registry,
     /// TLS policies in use.
     pub policies: Arc<Policies>,
+    /// The numbers of the listeners' names.
+    pub listener_ids: ListenerIds,
+    /// The terms of the connections that clients have.
+    pub terms: Arc<AllTerms>,
     /// What has been counted.
     pub metrics: Arc<Metrics>,
     /// What the next snapshot may take over from those that are held.
@@ -47,6 +51,8 @@ impl Workshop {
             policies: Arc::default(),
             metrics: Arc::default(),
             kept: Kept::default(),
+            listener_ids: ListenerIds::default(),
+            terms: Arc::default(),
             now: Timestamp::now,
         }
     }
@@ -135,11 +141,14 @@ fn snapshot(
             );
         }
         if let Some(protocol) = protocol(listener, &at, &upstreams, &upstream_names, files, problems) {
+            let key =
+                TermsKey { listener: name.clone(), address: listener.address, spoken: protocol.spoken() };
             listeners.push(Arc::new(Listener {
                 name: name.clone(),
-                id: id as u16,
+                id: workshop.listener_ids.intern(name),
                 address: listener.address,
                 protocol,
+                terms: workshop.terms.intern(key),
                 max_connections: listener.max_connections,
                 idle_timeout: listener.keepalive.idle_timeout,
                 open: workshop.metrics.listener(name),
@@ -169,6 +178,7 @@ fn snapshot(
         upstream_names: &upstream_names,
         listener_names: &listener_names,
         plugins: &plugins,
+        listener_ids: &workshop.listener_ids,
         policies: &workshop.policies,
         metrics: &workshop.metrics,
         kept: &workshop.kept,
@@ -216,9 +226,21 @@ fn snapshot(
         routes: compiled,
         upstreams: config.upstreams.keys().filter_map(|name| upstreams.get(name.as_str()).cloned()).collect(),
         warnings: Warnings::new(warnings, document),
-        unrouted: workshop.metrics.route("", config.listeners.len()),
+        places: Places::new(document, late(config)),
+        unrouted: workshop.metrics.route("", workshop.listener_ids.count()),
         metrics: workshop.metrics.clone(),
     })
+}
+
+/// The keys that are put to use only when the snapshot is.
+fn late(config: &Config) -> Vec<Path> {
+    let root = Path::root();
+    let server = root.key("server");
+    let mut paths =
+        vec![root.key("admin").key("address"), root.key("access_log").key("path"), root.key("upstreams")];
+    paths.extend(["threads", "drain_timeout", "upstream_pool_size"].map(|key| server.key(key)));
+    paths.extend(config.listeners.keys().map(|name| root.key("listeners").key(name).key("address")));
+    paths
 }
 
 /// With its file's path, like every other one, from the folder of the configuration.
@@ -252,7 +274,7 @@ fn protocol(
 ) -> Option<Protocol> {
     match (&listener.tcp, &listener.tls) {
         (None, None) => Some(Protocol::Http),
-        (None, Some(tls)) => acceptor_of(tls, &at.key("tls"), files, problems).map(Protocol::Https),
+        (None, Some(tls)) => https(tls, &at.key("tls"), files, problems),
         (Some(_), Some(_)) => {
             problems.push(
                 Problem::new(
@@ -275,12 +297,12 @@ fn protocol(
     }
 }
 
-fn acceptor_of(
+fn https(
     tls: &DownstreamTlsConfig,
     at: &Path,
     files: &Files<'_>,
     problems: &mut Vec<Problem>,
-) -> Option<SslAcceptor> {
+) -> Option<Protocol> {
     let before = problems.len();
     if tls.certificates.is_empty() {
         problems.push(
@@ -309,7 +331,11 @@ fn acceptor_of(
         TlsVersion::Tls12 => SslVersion::TLS1_2,
         TlsVersion::Tls13 => SslVersion::TLS1_3,
     };
-    let made = acceptor(&certificates, clients.as_ref(), min);
+    let clients = clients.as_ref();
+    let made = acceptor(&certificates, clients, min).and_then(|acceptor| {
+        let terms = clients.map(ClientCheck::terms).transpose()?;
+        Ok(Protocol::Https(Https { acceptor, min_version: min, clients: terms }))
+    });
     made.map_err(|error| {
         problems.push(Problem::new(at.clone(), format!("OpenSSL does not take these settings: {error}")))
     })

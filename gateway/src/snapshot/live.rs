@@ -2,26 +2,40 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use super::Snapshot;
+use crate::reload::stage::Stage;
 
-/// Holds the snapshot in force. Reading takes no lock; a request reads it once.
-pub struct Live(ArcSwap<Snapshot>);
+/// Holds what is in force. Reading takes no lock; a request reads it once.
+pub struct Live(ArcSwap<InForce>);
+
+/// What requests run on.
+pub struct InForce {
+    /// The snapshot that runs.
+    pub running: Arc<Snapshot>,
+    /// The one that takes a share of the requests beside it, while it is on trial.
+    pub stage: Option<Arc<Stage>>,
+}
 
 impl Live {
     /// Puts the first snapshot in force.
     pub fn new(first: Arc<Snapshot>) -> Self {
-        Self(ArcSwap::new(first))
+        Self(ArcSwap::from_pointee(InForce { running: first, stage: None }))
     }
 
-    /// The snapshot in force, held for as long as the caller holds it.
+    /// What is in force at this moment.
+    pub fn in_force(&self) -> Guard<Arc<InForce>> {
+        self.0.load()
+    }
+
+    /// The snapshot that runs, held for as long as the caller holds it.
     pub fn pin(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.0.load().running.clone()
     }
 
-    /// Puts another one in force, for requests that begin from now on.
-    pub fn swap(&self, next: Arc<Snapshot>) -> Arc<Snapshot> {
-        self.0.swap(next)
+    /// Puts something else in force, for requests that begin from now on.
+    pub fn swap(&self, next: InForce) {
+        self.0.store(Arc::new(next));
     }
 }

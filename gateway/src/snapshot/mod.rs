@@ -26,21 +26,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderName;
-use openssl::ssl::SslAcceptor;
+use openssl::ssl::{SslAcceptor, SslVersion};
 use pingora_http::ResponseHeader;
 use vestibule_plugins::{Chain, Template};
 
 pub use admin::{Admin, Token};
 pub use compile::{Workshop, compile, load, load_noting};
-pub use problem::{Report, Warnings};
+pub use problem::{Places, Report, Warnings};
 pub use reload::Reload;
 pub(crate) use routes::{pattern, unknown};
 pub use sources::Sources;
 
 use crate::config::AccessLogConfig;
+use crate::listener::{ClientTerms, Spoken, Terms};
 use crate::observe::Metrics;
 use crate::observe::metrics::{OpenConnections, RequestMeter};
-use crate::route::Table;
+use crate::route::{ListenerId, Table};
 use crate::upstream::{TlsPolicy, Upstream};
 
 /// The whole configuration as requests use it. A request loads it once and keeps it to its end.
@@ -56,7 +57,7 @@ pub struct Snapshot {
     pub access_log: AccessLogConfig,
     /// Where the gateway tells about itself, if anywhere.
     pub admin: Option<Arc<Admin>>,
-    /// In the order of their names; a route's table knows them by their place here.
+    /// In the order of their names.
     pub listeners: Vec<Arc<Listener>>,
     /// Which route a request takes, by index into `routes`.
     pub table: Table,
@@ -66,6 +67,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// What the file may say and hardly means.
     pub warnings: Warnings,
+    /// Where keys stand that may yet turn out wrong.
+    pub places: Places,
     /// Counts requests that no route took.
     pub unrouted: RequestMeter,
     /// What every snapshot counts in.
@@ -87,12 +90,14 @@ pub struct Server {
 pub struct Listener {
     /// The name in the file.
     pub name: String,
-    /// Its place in the snapshot's list.
-    pub id: u16,
+    /// The number of its name, the same in every snapshot.
+    pub id: ListenerId,
     /// Where it listens.
     pub address: SocketAddr,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// On what terms it takes connections.
+    pub terms: Arc<Terms>,
     /// Connections open at once.
     pub max_connections: usize,
     /// How long a connection without a request is kept.
@@ -106,7 +111,7 @@ pub enum Protocol {
     /// HTTP/1.1.
     Http,
     /// HTTP/1.1 or HTTP/2 over TLS.
-    Https(SslAcceptor),
+    Https(Https),
     /// Bytes, passed through to an upstream.
     Tcp {
         /// Where they go.
@@ -114,6 +119,30 @@ pub enum Protocol {
         /// No byte either way for so long ends the connection; `None` never.
         idle_timeout: Option<Duration>,
     },
+}
+
+/// How a listener ends TLS.
+pub struct Https {
+    /// Accepts the handshakes.
+    pub acceptor: SslAcceptor,
+    /// The lowest version of TLS.
+    pub min_version: SslVersion,
+    /// Which client certificates are accepted.
+    pub clients: Option<ClientTerms>,
+}
+
+impl Protocol {
+    /// What of it an open connection depends on.
+    pub fn spoken(&self) -> Spoken {
+        match self {
+            Self::Http => Spoken::Http,
+            Self::Https(https) => Spoken::Https {
+                from_version_1_3: https.min_version == SslVersion::TLS1_3,
+                clients: https.clients.clone(),
+            },
+            Self::Tcp { .. } => Spoken::Tcp,
+        }
+    }
 }
 
 /// One route.

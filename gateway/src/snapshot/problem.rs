@@ -101,6 +101,32 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
+/// Where those keys stand that can turn out wrong only when a snapshot is to be put in force: an address that is taken,
+/// say. The document itself is not kept.
+#[derive(Debug, Clone)]
+pub struct Places {
+    whole: Position,
+    known: Vec<(vestibule_plugins::Path, Position)>,
+}
+
+impl Places {
+    /// The places of these paths.
+    pub fn new(document: &Document, paths: impl IntoIterator<Item = vestibule_plugins::Path>) -> Self {
+        let whole = document.position(&vestibule_plugins::Path::root());
+        let known = paths.into_iter().map(|path| (path.clone(), document.position(&path)));
+        Self { whole, known: known.collect() }
+    }
+
+    /// Problems at such paths.
+    pub fn report(&self, problems: Vec<Problem>) -> Report {
+        Report::of(problems.into_iter().map(|problem| {
+            let known = self.known.iter().find(|(path, _)| *path == problem.path);
+            let position = known.map_or(&self.whole, |(_, position)| position).clone();
+            Located { position, problem }
+        }))
+    }
+}
+
 /// What a configuration that is good may hardly mean, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warnings(Report);

@@ -17,6 +17,7 @@ use crate::config::{
     Config, MatchConfig, PathConfig, PluginConfig, RouteConfig, TextMatchConfig, TimeoutsConfig,
     UpstreamConfig,
 };
+use crate::listener::ListenerIds;
 use crate::observe::Metrics;
 use crate::route::{HostPattern, PathPattern, Rule, TextPattern};
 use crate::upstream::{Alpn, Policies, Protocol, Upstream};
@@ -33,6 +34,8 @@ pub struct Bench<'a> {
     pub listener_names: &'a [String],
     /// The plugins of this file.
     pub plugins: &'a Plugins<'a>,
+    /// The numbers of the listeners' names, all of which are known by now.
+    pub listener_ids: &'a ListenerIds,
     /// Known TLS policies.
     pub policies: &'a Policies,
     /// Where requests are counted.
@@ -78,7 +81,7 @@ impl Bench<'_> {
             return None;
         }
         let links = self.common.iter().cloned().chain(own).collect();
-        let meter = self.metrics.route(&name, self.config.listeners.len());
+        let meter = self.metrics.route(&name, self.listener_ids.count());
         Some((rule, Route { name, action: action?, chain: Chain::new(links), timeouts, trusted, meter }))
     }
 
@@ -127,15 +130,15 @@ impl Bench<'_> {
         }
         for (index, name) in config.listeners.iter().enumerate() {
             let at = at.key("listeners").index(index);
-            match self.config.listeners.keys().position(|known| known == name) {
-                Some(_) if self.config.listeners[name].tcp.is_some() => problems.push(
+            match self.config.listeners.get(name) {
+                Some(listener) if listener.tcp.is_some() => problems.push(
                     Problem::new(
                         at,
                         format!("the listener `{name}` passes bytes through, so no route applies to it"),
                     )
                     .hint("leave it out: what comes in there goes to the listener's own `upstream`"),
                 ),
-                Some(id) => rule.listeners.push(id as u16),
+                Some(_) => rule.listeners.push(self.listener_ids.intern(name)),
                 None => problems.extend(unknown("listener", name, self.listener_names, at)),
             }
         }

@@ -334,7 +334,7 @@ impl Words {
             methods: self.some(2, |words| words.one(&[Method::GET, Method::POST].each_ref()).clone()),
             headers: self.some(2, |words| (words.header_name(), words.text_pattern())),
             query: self.some(2, |words| (words.one(&["p", "q"]).to_owned(), words.text_pattern())),
-            listeners: self.some(2, |words| words.0.u16(..2)),
+            listeners: self.some(2, |words| words.0.u32(..2)),
         }
     }
 
@@ -368,7 +368,7 @@ impl Words {
             query: (!query.is_empty()).then(|| query.join("&")),
             method: self.one(&[Method::GET, Method::POST].each_ref()).clone(),
             headers,
-            listener: self.0.u16(..2),
+            listener: self.0.u32(..2),
         }
     }
 }
@@ -479,14 +479,14 @@ fn a_rule_whose_requests_others_take_never_wins() {
             let asked = words.asked();
             let request = asked.request();
             let Some(found) = table.find(&request) else { continue };
-            let wrong = &takers[found.rule][usize::from(request.listener)];
+            let wrong = &takers[found.rule][request.listener as usize];
             assert!(
                 wrong.is_none(),
                 "seed {seed}: {found:?} wins {request:#?}, yet {wrong:?} take it: {table:#?}"
             );
             // Whoever is said to take another's requests does, or gives way to one that ranks higher still.
             for (rule, by) in takers.iter().enumerate() {
-                let Some(by) = &by[usize::from(request.listener)] else { continue };
+                let Some(by) = &by[request.listener as usize] else { continue };
                 let ranks = table.explain(&request);
                 let Ok(rank) = ranks[rule] else { continue };
                 assert!(
