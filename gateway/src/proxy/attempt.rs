@@ -19,8 +19,8 @@ use super::ctx::{Ctx, Progress};
 use super::tally;
 use crate::diagnose::{self, Cause, Failure};
 use crate::snapshot::{Host, Sni, Target};
-use crate::upstream::peer::{Limits, peer};
-use crate::upstream::{Origin, Protocol, TlsPolicy, Unserved, unserved};
+use crate::upstream::peer::{Limits, Wanted, peer};
+use crate::upstream::{Lease, Origin, Protocol, TlsPolicy, Unserved, misplaced, unserved};
 
 /// Waits where a retry has to, picks an endpoint, and says how it is to be connected to.
 pub async fn begin(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
@@ -33,7 +33,7 @@ pub async fn begin(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     ctx.attempt.deadline = None;
     ctx.attempt.tls = None;
     ctx.attempt.refusal = false;
-    disarm(ctx);
+    ctx.attempt.lease = None;
     let begun = pick(session.req_header(), session.is_upgrade_req(), ctx);
     if let Err(failure) = &begun {
         warn(ctx, failure);
@@ -139,11 +139,23 @@ pub fn address(request: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
     request.insert_header(header::HOST, value)
 }
 
-/// Notes how the connection came about.
-pub fn connected(upgrades: bool, reused: bool, digest: Option<&Digest>, ctx: &mut Ctx) {
+/// Notes how the connection came about, and takes it.
+///
+/// # Errors
+/// It was made for something else.
+pub fn connected(
+    wanted: Wanted<'_>,
+    upgrades: bool,
+    reused: bool,
+    digest: Option<&Digest>,
+    ctx: &mut Ctx,
+) -> Result<()> {
     ctx.attempt.reused = reused;
     let data = digest.and_then(|digest| digest.proxy_digest.as_ref()?.user_data.as_ref());
-    let Some(origin) = data.and_then(|data| data.downcast_ref::<Arc<Origin>>()) else { return };
+    let Some(origin) = data.and_then(|data| data.downcast_ref::<Arc<Origin>>()) else { return Ok(()) };
+    if !origin.serves(wanted) {
+        return Err(misplaced());
+    }
     if let Some(tls) = digest.and_then(|digest| digest.ssl_digest.as_ref()) {
         ctx.attempt.tls = Some((known_version(&tls.version), origin.resumed()));
     }
@@ -151,16 +163,9 @@ pub fn connected(upgrades: bool, reused: bool, digest: Option<&Digest>, ctx: &mu
     if upgrades {
         origin.hold_first_read();
     }
-    if let Some(deadline) = [ctx.deadline, ctx.attempt.deadline].into_iter().flatten().min() {
-        ctx.attempt.armed = Some((origin.clone(), origin.arm(deadline)));
-    }
-}
-
-/// Takes the deadline off the connection: the exchange is over, or has become a tunnel, which only idleness ends.
-pub fn disarm(ctx: &mut Ctx) {
-    if let Some((origin, armed)) = ctx.attempt.armed.take() {
-        origin.disarm(armed);
-    }
+    let deadline = [ctx.deadline, ctx.attempt.deadline].into_iter().flatten().min();
+    ctx.attempt.lease = Some(Lease::new(origin.clone(), deadline));
+    Ok(())
 }
 
 fn known_version(version: &str) -> &'static str {
@@ -180,7 +185,9 @@ pub fn answered(session: &mut Session, response: &ResponseHeader, ctx: &mut Ctx)
         return Ok(());
     }
     if status == http::StatusCode::SWITCHING_PROTOCOLS {
-        disarm(ctx);
+        if let Some(lease) = &mut ctx.attempt.lease {
+            lease.disarm();
+        }
         (ctx.deadline, ctx.attempt.deadline) = (None, None);
         // Either end of a tunnel may be silent for as long as the route lets both be.
         let idle = ctx.route().and_then(|route| route.timeouts.idle);
@@ -268,7 +275,7 @@ pub fn broken(session: &Session, ctx: &mut Ctx, mut error: Box<Error>, reused: b
     failed(session, ctx, error, &failure, outcome, sent)
 }
 
-/// An HTTP/2 upstream has said that it did nothing of a request. That is worth another try without further ado, as a
+/// An upstream has certainly done nothing of a request. That is worth another try without further ado, as a
 /// kept connection is that turns out to be closed.
 fn note_unserved(unserved: Unserved, ctx: &mut Ctx) {
     ctx.attempt.reused = true;
@@ -277,7 +284,7 @@ fn note_unserved(unserved: Unserved, ctx: &mut Ctx) {
         (Unserved::WantsHttp1, Some(http1)) => http1.required.store(true, Ordering::Relaxed),
         // Without another way to ask it, asking again would only be told the same.
         (Unserved::WantsHttp1, None) => ctx.attempt.reused = false,
-        (Unserved::Closing | Unserved::Refused, _) => {}
+        (Unserved::Closing | Unserved::Refused | Unserved::Misplaced, _) => {}
     }
 }
 
@@ -361,4 +368,50 @@ fn due(last: &AtomicU64) -> bool {
 /// Whether an error of the engine is the end of a client, not of an upstream.
 pub fn is_clients(error: &Error) -> bool {
     matches!(error.esource, ErrorSource::Downstream) && !matches!(error.etype, ErrorType::InvalidHTTPHeader)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use http::Method;
+    use pingora_core::protocols::raw_connect::ProxyDigest;
+    use vestibule_plugins::Registry;
+
+    use super::*;
+    use crate::config::parse;
+    use crate::snapshot::{Workshop, compile};
+
+    #[test]
+    fn a_connection_that_was_made_for_something_else_is_given_back_unused() {
+        let yaml = "version: 1\nlisteners: { web: { address: \"127.0.0.1:1\" } }\n\
+                    routes: [{ respond: { body: x } }]\n";
+        let snapshot =
+            compile(&parse("x.yaml", yaml, Path::new(".")).unwrap(), &Workshop::new(Registry::builtin()));
+        let mut ctx = Ctx::new(Arc::new(snapshot.unwrap_or_else(|it| panic!("{it}"))), &Arc::default());
+        let blank = ResponseHeader::build(200, Some(0)).unwrap();
+        let other = Arc::new(Origin::new());
+        let digest = Digest {
+            proxy_digest: Some(Arc::new(ProxyDigest::new(Box::new(blank), Some(Box::new(other))))),
+            ..Digest::default()
+        };
+        let peer = HttpPeer::new(("127.0.0.1", 2), true, "a.test".into());
+        let error = connected(Wanted::of(&peer), false, true, Some(&digest), &mut ctx).unwrap_err();
+        assert!(ctx.attempt.lease.is_none());
+        // Whatever the method, as after a kept connection that turns out to be closed.
+        let unserved = unserved(&error).unwrap();
+        assert_eq!(unserved, Unserved::Misplaced);
+        note_unserved(unserved, &mut ctx);
+        let attempt = Attempt {
+            number: 1,
+            method: &Method::POST,
+            outcome: Outcome::Reset,
+            sent: Sent::Nothing,
+            body: Body::Replayable,
+            connection: if ctx.attempt.reused { Connection::Reused } else { Connection::New },
+            jitter: 0.0,
+        };
+        let decision = policy(&ctx).decide(&attempt);
+        assert_eq!(decision, Decision::Again { after: std::time::Duration::ZERO });
+    }
 }

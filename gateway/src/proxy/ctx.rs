@@ -14,7 +14,7 @@ use crate::reload::side::Side;
 use crate::reload::stage::Stage;
 use crate::snapshot::live::InForce;
 use crate::snapshot::{Action, Listener, Route, Snapshot, Target};
-use crate::upstream::{Armed, Origin, Pick, Tried, is_name};
+use crate::upstream::{Lease, Pick, Tried, is_name};
 
 /// One request.
 pub struct Ctx {
@@ -85,8 +85,8 @@ pub struct Attempts {
     pub refusal: bool,
     /// TLS towards the upstream: its version, and whether the session was resumed.
     pub tls: Option<(&'static str, bool)>,
-    /// The deadline that was set on its connection.
-    pub armed: Option<(Arc<Origin>, Armed)>,
+    /// Its connection, with the deadline that was set on it.
+    pub lease: Option<Lease>,
 }
 
 /// How far an attempt is, until what came of it has been counted.

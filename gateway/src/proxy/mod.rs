@@ -23,6 +23,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::observe::AccessLog;
 use crate::snapshot::live::Live;
+use crate::upstream::peer::Wanted;
 use ctx::Ctx;
 
 /// The gateway as the engine sees it.
@@ -85,14 +86,13 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         reused: bool,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         #[cfg(unix)] _fd: std::os::unix::io::RawFd,
         #[cfg(windows)] _sock: std::os::windows::io::RawSocket,
         digest: Option<&Digest>,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
-        attempt::connected(session.is_upgrade_req(), reused, digest, ctx);
-        Ok(())
+        attempt::connected(Wanted::of(peer), session.is_upgrade_req(), reused, digest, ctx)
     }
 
     async fn upstream_request_filter(
@@ -164,7 +164,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Self::CTX) {
-        attempt::disarm(ctx);
+        ctx.attempt.lease = None;
         finish::log(&self.log, session, error, ctx);
     }
 

@@ -22,8 +22,9 @@ use super::Protocol;
 use super::endpoint::Target;
 use super::h2::{Facts, Flights, Made, Pool, Session, establish};
 use super::origin::Origin;
-use super::peer::protocol_of;
+use super::peer::{Wanted, protocol_of};
 use super::session::SessionKey;
+use super::standing::Standing;
 use super::stream::{Stream, Transport};
 use super::tls::{Ciphers, Policies, Seen, TlsPolicy, is_name};
 use crate::diagnose::{Cause, Failure, HandshakeFacts, HttpVersion, Refusal, of_handshake};
@@ -46,30 +47,33 @@ impl UpstreamConnector {
     /// A connection for one request, shared where the upstream speaks HTTP/2.
     async fn connect(&self, peer: &HttpPeer) -> Result<(Made, Found), Failure> {
         let (protocol, pool) = (protocol_of(peer), &self.dialer.pool);
-        if protocol == Protocol::Http1 {
-            return Ok((self.dialer.dial(peer, protocol).await?, Found::New));
-        }
-        let key = peer.reuse_hash();
         let began = Instant::now();
+        if protocol == Protocol::Http1 {
+            return Ok((self.dialer.dial(peer, protocol, began).await?, Found::New));
+        }
+        let (key, wanted) = (peer.reuse_hash(), Wanted::of(peer));
         for _ in 0..ROUNDS {
-            if let Some(slot) = pool.acquire(key) {
+            if let Some(slot) = pool.acquire(key, wanted) {
                 return Ok((Made::H2(slot), Found::Kept));
             }
-            if pool.chose_http1(key) {
-                return Ok((self.dialer.dial(peer, protocol).await?, Found::New));
+            // What is made by a policy that is no longer in force carries one request, so there is none to share.
+            if pool.chose_http1(key) || !self.dialer.keeps(peer) {
+                return Ok((self.dialer.dial(peer, protocol, began).await?, Found::New));
             }
             let flight = self.flights.join(key, pool.expected_streams(key), || {
                 let (dialer, peer) = (self.dialer.clone(), peer.clone());
-                async move { dialer.dial(&peer, protocol).await }
+                async move { dialer.dial(&peer, protocol, Instant::now()).await }
             });
             let total = peer.options.total_connection_timeout;
             let limit = total.map(|total| total.saturating_sub(began.elapsed()));
             let landed = within(limit, flight).await.map_err(|_| too_late(limit))?;
-            if let Some(made) = landed.claim()? {
+            // Another purpose may have the same key.
+            if let Some(made) = landed.claim()?.filter(|made| made.serves(wanted)) {
                 return Ok((made, Found::New));
             }
         }
-        Err(Failure::new(Cause::ConnectFailed, "no stream on any of the connections that were made"))
+        // Others were quicker each time, or each was retired before it could be shared: then one for this request alone.
+        Ok((self.dialer.dial(peer, protocol, began).await?, Found::New))
     }
 }
 
@@ -90,14 +94,19 @@ struct Dialer {
 }
 
 impl Dialer {
-    async fn dial(&self, peer: &HttpPeer, protocol: Protocol) -> Result<Made, Failure> {
+    /// Whether a connection to this peer is kept for later requests.
+    fn keeps(&self, peer: &HttpPeer) -> bool {
+        !peer.is_tls() || self.policies.is_in_force(peer.group_key)
+    }
+
+    /// For an attempt that began to look for a connection at `began`.
+    async fn dial(&self, peer: &HttpPeer, protocol: Protocol, began: Instant) -> Result<Made, Failure> {
         let target = match &peer._address {
             SocketAddr::Inet(address) => Target::Tcp(*address),
             SocketAddr::Unix(address) => {
                 Target::Unix(address.as_pathname().unwrap_or("".as_ref()).to_owned())
             }
         };
-        let began = Instant::now();
         // Each of the steps may take as long as the file says, and no longer than what is left of the attempt. A
         // connection that is made for several requests goes by the limits of the first.
         let limit = || {
@@ -105,7 +114,12 @@ impl Dialer {
                 peer.options.total_connection_timeout.map(|total| total.saturating_sub(began.elapsed()));
             [peer.options.connection_timeout, left].into_iter().flatten().min()
         };
-        let origin = Arc::new(Origin::new());
+        let purpose = Wanted::of(peer).purpose();
+        let standing = match peer.is_tls() {
+            true => self.policies.enroll(peer.group_key, purpose),
+            false => Arc::new(Standing::new(purpose)),
+        };
+        let origin = Arc::new(Origin::with(standing));
         let mut stream = connect(&target, limit()).await?;
         // The engine hands this digest back with each request on an HTTP/1.1 connection, pooled or not.
         let blank = ResponseHeader::build(200, Some(0));
@@ -192,7 +206,7 @@ impl Connector for UpstreamConnector {
         if protocol_of(peer) == Protocol::Http1 {
             return None;
         }
-        Session::new(self.dialer.pool.acquire(peer.reuse_hash())?).ok()
+        Session::new(self.dialer.pool.acquire(peer.reuse_hash(), Wanted::of(peer))?).ok()
     }
 
     async fn release_http_session<P: Peer + Send + Sync + 'static>(

@@ -7,7 +7,10 @@ mod endpoint;
 mod h2;
 mod origin;
 pub mod peer;
+#[cfg(test)]
+mod retirement_tests;
 mod session;
+mod standing;
 mod stream;
 mod tally;
 mod tls;
@@ -19,8 +22,8 @@ pub use balance::{Balance, Pick, Tried};
 pub use dns::Resolver;
 pub use endpoint::{Address, Endpoint, Known, Target};
 pub(crate) use h2::{Facts, Pool, establish, of_stream};
-pub use h2::{Unserved, unserved};
-pub use origin::{Armed, Origin};
+pub use h2::{Unserved, misplaced, unserved};
+pub use origin::{Lease, Origin};
 pub use stream::{Stream, Transport};
 pub use tls::{
     Alpn, Ciphers, ClientIdentity, Crl, HOSTNAME_MISMATCH, PIN_MISMATCH, Pin, Policies, Refused, Roots, Seen,

@@ -2,8 +2,12 @@
 //!
 //! The connection itself is `stream`'s.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use super::peer::Wanted;
+use super::standing::Standing;
 
 /// What is remembered with a connection for as long as it lives, shared with the request that uses it.
 #[derive(Debug)]
@@ -15,22 +19,46 @@ pub struct Origin {
     deadline: AtomicU64,
     /// How many reads are to be put off.
     held: AtomicU64,
+    standing: Arc<Standing>,
 }
 
 /// A deadline that was set, to be taken back by who set it.
 #[derive(Clone, Copy, Debug)]
-pub struct Armed(u64);
+pub(super) struct Armed(u64);
+
+/// A connection in the hands of a request, until this is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    origin: Arc<Origin>,
+    armed: Option<Armed>,
+}
 
 impl Origin {
-    /// A connection that is made now.
+    /// A connection that is made now, and that no pool is to have.
     pub(crate) fn new() -> Self {
+        Self::with(Arc::default())
+    }
+
+    /// A connection that is made now.
+    pub(super) fn with(standing: Arc<Standing>) -> Self {
         Self {
             made: Instant::now(),
             resumed: AtomicBool::new(false),
             shows_certificate: AtomicBool::new(false),
             deadline: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            standing,
         }
+    }
+
+    /// Whether it may still be used.
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
+    /// Whether it was made for what is wanted.
+    pub fn serves(&self, wanted: Wanted<'_>) -> bool {
+        self.standing.serves(wanted)
     }
 
     /// Whether the TLS session was resumed.
@@ -50,7 +78,7 @@ impl Origin {
     }
 
     /// From now on, reads and writes fail once the deadline has passed.
-    pub fn arm(&self, deadline: Instant) -> Armed {
+    pub(super) fn arm(&self, deadline: Instant) -> Armed {
         // At least 1: 0 means none. A deadline that has passed already fails at the first wait.
         let micros = deadline.saturating_duration_since(self.made).as_micros().max(1) as u64;
         self.deadline.store(micros, Ordering::Release);
@@ -58,7 +86,7 @@ impl Origin {
     }
 
     /// Takes the deadline back, unless a later request on the same connection has set its own.
-    pub fn disarm(&self, armed: Armed) {
+    pub(super) fn disarm(&self, armed: Armed) {
         let _ = self.deadline.compare_exchange(armed.0, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
@@ -79,5 +107,28 @@ impl Origin {
             0 => None,
             micros => Some(self.made + Duration::from_micros(micros)),
         }
+    }
+}
+
+impl Lease {
+    /// From now on the connection is in use, and its reads and writes fail once the deadline has passed.
+    pub fn new(origin: Arc<Origin>, deadline: Option<Instant>) -> Self {
+        origin.standing.enter();
+        let armed = deadline.map(|deadline| origin.arm(deadline));
+        Self { origin, armed }
+    }
+
+    /// Takes the deadline back: the exchange has become a tunnel, which only idleness ends.
+    pub fn disarm(&mut self) {
+        if let Some(armed) = self.armed.take() {
+            self.origin.disarm(armed);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.disarm();
+        self.origin.standing.leave();
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pingora_core::Result;
 use pingora_core::protocols::ALPN;
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::tls::CustomALPN;
 use pingora_core::upstreams::peer::HttpPeer;
 
@@ -75,11 +76,47 @@ pub fn protocol_of(peer: &HttpPeer) -> Protocol {
     ours.map_or(Protocol::Http1, |(protocol, _)| *protocol)
 }
 
+/// What a connection is for. The pools find one by a hash of 64 bits that is not made to withstand anybody, and a part
+/// of what is hashed may be the client's Host: so each connection is looked at once more before it is used.
+#[derive(Clone, Debug, Default)]
+pub struct Purpose {
+    address: Option<SocketAddr>,
+    /// The TLS policy, and what is spoken.
+    group: u64,
+    identity: Box<str>,
+}
+
+/// What an attempt asks of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a>(&'a HttpPeer);
+
+impl<'a> Wanted<'a> {
+    /// What this peer stands for.
+    pub fn of(peer: &'a HttpPeer) -> Self {
+        Self(peer)
+    }
+
+    /// The purpose of a connection that is made for it.
+    pub fn purpose(self) -> Purpose {
+        let HttpPeer { _address, group_key, sni, .. } = self.0;
+        Purpose { address: Some(_address.clone()), group: *group_key, identity: sni.as_str().into() }
+    }
+
+    /// Whether a connection of this purpose will do.
+    pub fn is(self, purpose: &Purpose) -> bool {
+        let HttpPeer { _address, group_key, sni, .. } = self.0;
+        purpose.group == *group_key
+            && *purpose.identity == **sni
+            && purpose.address.as_ref() == Some(_address)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use pingora_core::upstreams::peer::Peer;
 
     use super::*;
+    use crate::upstream::Settings;
 
     #[test]
     fn each_protocol_has_connections_of_its_own() {
@@ -89,5 +126,32 @@ mod tests {
             [Protocol::Http1, Protocol::H2c].map(|protocol| peer(&address, protocol, None, limits).unwrap());
         assert_ne!(http1.reuse_hash(), h2c.reuse_hash());
         assert_eq!([protocol_of(&http1), protocol_of(&h2c)], [Protocol::Http1, Protocol::H2c]);
+    }
+
+    #[test]
+    fn a_connection_serves_only_what_it_was_made_for() {
+        let policies = [Settings::default(), Settings { session_reuse: false, ..Settings::default() }]
+            .map(|settings| TlsPolicy::new(settings).unwrap());
+        let limits = Limits { connect: None, attempt: None, io: None, idle: Duration::ZERO };
+        let to = |address: &Address, protocol, tls| peer(address, protocol, tls, limits).unwrap();
+        let [one, other] = ["127.0.0.1:1", "127.0.0.1:2"].map(|it| Address::tcp(it.parse().unwrap()));
+        let [unix, other_unix] = ["/a", "/b"].map(|path| Address::unix(path.into()));
+        let peers = [
+            to(&one, Protocol::Http1, None),
+            to(&other, Protocol::Http1, None),
+            to(&unix, Protocol::Http1, None),
+            to(&other_unix, Protocol::Http1, None),
+            to(&one, Protocol::H2c, None),
+            to(&one, Protocol::Http1, Some((&policies[0], "a.test"))),
+            to(&one, Protocol::Http1, Some((&policies[0], "b.test"))),
+            to(&one, Protocol::Http1, Some((&policies[0], ""))),
+            to(&one, Protocol::Http1, Some((&policies[1], "a.test"))),
+        ];
+        for (made, of) in peers.iter().enumerate() {
+            let purpose = Wanted::of(of).purpose();
+            for (asked, peer) in peers.iter().enumerate() {
+                assert_eq!(Wanted::of(peer).is(&purpose), asked == made, "{peer} on one for {of}");
+            }
+        }
     }
 }

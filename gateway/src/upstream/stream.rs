@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
 use super::origin::Origin;
+use super::standing::Standing;
 use crate::diagnose::{self, Cause, Failure, HttpVersion};
 
 /// The connection.
@@ -49,6 +50,11 @@ impl Stream {
     /// A connection that is made, and on which the upstream has said nothing yet.
     pub fn new(transport: Transport, origin: Arc<Origin>, expected: HttpVersion) -> Self {
         Self { transport, origin, timer: None, unread: None, expected: Some(expected) }
+    }
+
+    /// Whether the connection may still be used.
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        self.origin.standing()
     }
 
     /// Whether what has come so far is what is expected.
@@ -138,6 +144,10 @@ impl AsyncRead for Stream {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        // Nobody waits for what it would say: an end, for whoever keeps it.
+        if self.standing().is_over() {
+            return Poll::Ready(Ok(()));
+        }
         if buf.remaining() > 0
             && let Some(byte) = self.unread.take()
         {
@@ -154,6 +164,9 @@ impl AsyncRead for Stream {
         }
         if self.expected.is_some() && polled.is_ready() {
             self.checked(buf.filled().get(before..).unwrap_or_default())?;
+        }
+        if polled.is_pending() && self.standing().poll_over(cx).is_ready() {
+            return Poll::Ready(Ok(()));
         }
         self.or_deadline(polled, cx)
     }
@@ -293,7 +306,11 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use tokio::io::AsyncReadExt;
+    use crate::upstream::Lease;
+    use futures_util::FutureExt;
+    use pingora_core::connectors::TransportConnector;
+    use pingora_core::upstreams::peer::{HttpPeer, Peer as _};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     #[tokio::test(start_paused = true)]
@@ -321,6 +338,63 @@ mod tests {
             "the later one stays"
         );
         drop(far);
+    }
+
+    #[tokio::test]
+    async fn a_retired_connection_ends_once_no_request_uses_it() {
+        let (mut stream, origin, mut far) = connected().await;
+        let lease = Lease::new(origin.clone(), None);
+        origin.standing().retire();
+        far.write_all(b"H").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'H', "the exchange goes on");
+        // As the engine does it: the next request has the connection before the one before has ended.
+        let next = Lease::new(origin, None);
+        drop(lease);
+        assert!(stream.read(&mut [0]).now_or_never().is_none());
+        let rest = tokio::spawn(async move { stream.read(&mut [0]).await.unwrap() });
+        // So that it waits by then, and has to be woken.
+        tokio::task::yield_now().await;
+        drop(next);
+        let rest = tokio::time::timeout(Duration::from_secs(5), rest).await;
+        assert_eq!(rest.expect("woken").unwrap(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_reader_of_a_retired_connection_sleeps_on() {
+        for _ in 0..2000 {
+            let (mut stream, origin, far) = connected().await;
+            let lease = Lease::new(origin.clone(), None);
+            let reader = tokio::spawn(async move { stream.read(&mut [0]).await.unwrap() });
+            let release = tokio::spawn(async move { drop(lease) });
+            origin.standing().retire();
+            release.await.unwrap();
+            let read = tokio::time::timeout(Duration::from_secs(5), reader).await;
+            assert_eq!(read.expect("woken").unwrap(), 0);
+            drop(far);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_engines_pool_closes_a_retired_connection_and_hands_it_to_nobody() {
+        let pool = TransportConnector::new(None);
+        let (stream, origin, mut far) = connected().await;
+        let peer = HttpPeer::new(far.local_addr().unwrap(), false, String::new());
+        pool.release_stream(Box::new(stream), peer.reuse_hash(), None);
+        origin.standing().retire();
+        assert_eq!(far.read(&mut [0]).await.unwrap(), 0, "closed while it was idle");
+
+        let (stream, origin, mut far) = connected().await;
+        let peer = HttpPeer::new(far.local_addr().unwrap(), false, String::new());
+        let key = peer.reuse_hash();
+        // The engine puts a connection back before the last hook of its request.
+        let lease = Lease::new(origin.clone(), None);
+        pool.release_stream(Box::new(stream), key, None);
+        let stream = pool.reused_stream(&peer).await.unwrap();
+        pool.release_stream(stream, key, None);
+        origin.standing().retire();
+        drop(lease);
+        assert!(pool.reused_stream(&peer).await.is_none());
+        assert_eq!(far.read(&mut [0]).await.unwrap(), 0, "closed as soon as it was idle");
     }
 
     async fn connected() -> (Stream, Arc<Origin>, TcpStream) {

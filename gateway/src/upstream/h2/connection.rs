@@ -23,6 +23,8 @@ use super::failure::of_preface;
 use super::pool::Pool;
 use super::{CONNECTION_WINDOW, MAX_FRAME, MAX_HEAD, MAX_STREAMS, SEND_BUFFER, STREAM_WINDOW};
 use crate::diagnose::Failure;
+use crate::upstream::peer::Wanted;
+use crate::upstream::standing::Standing;
 use crate::upstream::stream::Stream;
 
 /// How long an idle connection's GOAWAY may take to be written.
@@ -42,6 +44,7 @@ pub struct Facts {
 /// A connection.
 pub struct Connection {
     facts: Facts,
+    standing: Arc<Standing>,
     requests: SendRequest<Part>,
     slots: Arc<Slots>,
     wire: Arc<Wire>,
@@ -71,6 +74,9 @@ pub struct Slot {
 pub async fn establish(stream: Stream, facts: Facts, pool: &Arc<Pool>) -> Result<Slot, Failure> {
     let (tls, socket) = (stream.get_ssl_digest(), stream.get_socket_digest());
     let (timing, fd) = (stream.get_timing_digest(), stream.id());
+    let standing = stream.standing().clone();
+    // Retired, it is taken out of the pool, and its streams go on: its bytes never end by that.
+    standing.enter();
     let made = Instant::now();
     let wire = Arc::new(Wire::default());
     let transport = Transport { stream, wire: wire.clone(), made };
@@ -96,9 +102,20 @@ pub async fn establish(stream: Stream, facts: Facts, pool: &Arc<Pool>) -> Result
     // The first stream is its maker's.
     slots.open();
     let idle_since = AtomicU64::new(0);
-    let shared = slots.clone();
-    let connection =
-        Arc::new(Connection { facts, requests, slots, wire, made, idle_since, tls, socket, timing, fd });
+    let shared = Shared { slots: slots.clone(), standing: standing.clone() };
+    let connection = Arc::new(Connection {
+        facts,
+        standing: standing.clone(),
+        requests,
+        slots,
+        wire,
+        made,
+        idle_since,
+        tls,
+        socket,
+        timing,
+        fd,
+    });
     pool.add(&connection);
     tokio::spawn(drive(frames, shared, Arc::downgrade(&connection), pool.clone()));
     let requests = connection.requests.clone();
@@ -107,12 +124,26 @@ pub async fn establish(stream: Stream, facts: Facts, pool: &Arc<Pool>) -> Result
 
 type Frames = h2::client::Connection<Transport, Part>;
 
+/// What a connection shares with the task that moves its frames.
+struct Shared {
+    slots: Arc<Slots>,
+    standing: Arc<Standing>,
+}
+
 /// Moves the frames of a connection until it ends.
-async fn drive(mut frames: Frames, slots: Arc<Slots>, connection: Weak<Connection>, pool: Arc<Pool>) {
+async fn drive(mut frames: Frames, shared: Shared, connection: Weak<Connection>, pool: Arc<Pool>) {
+    let Shared { slots, standing } = shared;
     let mut check = tokio::time::Instant::now();
-    let mut leaving = false;
+    let (mut leaving, mut retired) = (false, false);
     loop {
         let ended = std::future::poll_fn(|cx| {
+            standing.watch(cx);
+            if !retired && standing.is_retired() {
+                retired = true;
+                if let Some(connection) = connection.upgrade() {
+                    pool.remove(&connection);
+                }
+            }
             let polled = Pin::new(&mut frames).poll(cx);
             slots.set_limit(frames.max_concurrent_send_streams());
             polled.map(|_| ())
@@ -138,8 +169,17 @@ impl Connection {
         self.facts.key
     }
 
+    /// Whether it was made for what is wanted.
+    pub(super) fn serves(&self, wanted: Wanted<'_>) -> bool {
+        self.standing.serves(wanted)
+    }
+
     /// Takes a stream, unless all are taken or the connection is not to be used again.
     pub(super) fn open(self: &Arc<Self>, pool: &Arc<Pool>) -> Option<Slot> {
+        if self.standing.is_retired() {
+            pool.remove(self);
+            return None;
+        }
         let first = self.slots.open()?;
         if first {
             pool.note_idle(-1);
@@ -203,6 +243,11 @@ impl Slot {
     /// What the connection's reads and writes have failed with.
     pub fn noted(&self) -> Option<&Failure> {
         self.connection.wire.noted()
+    }
+
+    /// Whether the connection may still be used.
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.connection.standing
     }
 
     /// The connection as the engine logs it.

@@ -5,7 +5,7 @@ use pingora_core::{Error, ErrorType};
 
 use crate::diagnose::{Cause, Failure};
 
-/// An upstream's word that it has done nothing of a request, which may hence be sent again whatever its method.
+/// Why an upstream has certainly done nothing of a request, which may hence be sent again whatever its method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unserved {
     /// The connection was about to close (RFC 9113 section 6.8): nothing that speaks against the endpoint.
@@ -14,24 +14,33 @@ pub enum Unserved {
     Refused,
     /// The upstream wants HTTP/1.1 for this request (section 7).
     WantsHttp1,
+    /// Nothing was sent: the pool gave a connection that was made for something else.
+    Misplaced,
 }
 
 impl Unserved {
-    const ALL: [Self; 3] = [Self::Closing, Self::Refused, Self::WantsHttp1];
+    const ALL: [Self; 4] = [Self::Closing, Self::Refused, Self::WantsHttp1, Self::Misplaced];
 
     fn code(self) -> &'static str {
         match self {
             Self::Closing => "h2_closing",
             Self::Refused => "h2_refused",
             Self::WantsHttp1 => "h2_wants_http1",
+            Self::Misplaced => "misplaced_connection",
         }
     }
 }
 
-/// Whether, and how, the upstream has said that it did nothing of the request that failed so.
+/// Whether the upstream has certainly done nothing of the request that failed so, and why.
 pub fn unserved(error: &Error) -> Option<Unserved> {
     let ErrorType::Custom(code) = error.etype else { return None };
     Unserved::ALL.into_iter().find(|unserved| unserved.code() == code)
+}
+
+/// The error of an attempt that got a connection which was made for something else.
+pub fn misplaced() -> Box<Error> {
+    let detail = "a kept connection has this one's key and another TLS policy, name or address; it is closed";
+    unserved_error(Unserved::Misplaced, Cause::Internal, detail)
 }
 
 /// The error of one stream. `noted` is what the connection's own reads and writes failed with: the library keeps a
@@ -113,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_three_words_of_an_upstream_make_a_request_unserved() {
+    fn only_what_certainly_reached_nobody_is_unserved() {
         for unserved_by in Unserved::ALL {
             let error = unserved_error(unserved_by, Cause::UpstreamReset, "");
             assert_eq!(unserved(&error), Some(unserved_by));

@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 
 use super::Slot;
 use crate::diagnose::Failure;
+use crate::upstream::peer::Wanted;
 use crate::upstream::stream::Stream;
 
 /// A connection that has been made.
@@ -16,6 +17,16 @@ pub enum Made {
     H2(Slot),
     /// One for a single request at a time.
     Http1(Box<Stream>),
+}
+
+impl Made {
+    /// Whether it was made for what is wanted.
+    pub fn serves(&self, wanted: Wanted<'_>) -> bool {
+        match self {
+            Self::H2(slot) => slot.standing().serves(wanted),
+            Self::Http1(stream) => stream.standing().serves(wanted),
+        }
+    }
 }
 
 /// What those who waited for a connection learn.

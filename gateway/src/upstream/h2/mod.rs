@@ -12,7 +12,7 @@ mod request;
 mod session;
 
 pub use connection::{Facts, Slot, establish};
-pub use failure::{Unserved, of_stream, unserved};
+pub use failure::{Unserved, misplaced, of_stream, unserved};
 pub use flight::{Flights, Made};
 pub use pool::Pool;
 pub use session::Session;

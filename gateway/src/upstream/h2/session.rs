@@ -59,7 +59,7 @@ impl Session {
     /// None that can happen.
     pub fn new(slot: Slot) -> Result<Self, Failure> {
         // Each stream has a deadline of its own, so the connection has none.
-        let origin = Arc::new(Origin::new());
+        let origin = Arc::new(Origin::with(slot.standing().clone()));
         origin.note_handshake(slot.resumed(), false);
         let blank = ResponseHeader::build(200, Some(0));
         let blank = blank.map_err(|error| Failure::new(Cause::Internal, error.to_string()))?;
