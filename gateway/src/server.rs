@@ -22,7 +22,7 @@ use crate::reload::Control;
 use crate::reload::stage::Stage;
 use crate::snapshot::live::{InForce, Live};
 use crate::snapshot::{Server, Snapshot, Workshop};
-use crate::upstream::Resolver;
+use crate::upstream::{Policies, Resolver};
 
 /// How long a snapshot waits for the first answers of the DNS: a name that does not resolve is asked for again later.
 const FIRST_ANSWERS: Duration = Duration::from_secs(3);
@@ -35,6 +35,7 @@ pub struct Serving {
     services: Services,
     log: Arc<AccessLog>,
     terms: Arc<AllTerms>,
+    policies: Arc<Policies>,
     resolver: Option<Resolver>,
     admin: Option<AdminTask>,
     requests: Arc<AtomicUsize>,
@@ -79,6 +80,7 @@ impl Serving {
             services,
             log,
             terms: workshop.terms.clone(),
+            policies: workshop.policies.clone(),
             resolver: None,
             admin: None,
             requests,
@@ -120,6 +122,7 @@ impl Serving {
     /// Puts a snapshot in force, for whatever begins from now on. The candidate of a stage, if there was one, is dropped.
     pub fn put_in_force(&mut self, next: Arc<Snapshot>, ready: Ready, control: &Control) {
         self.live.swap(InForce { running: next.clone(), stage: None });
+        self.retire_the_rest();
         self.terms.put_in_force(next.listeners.iter().map(|listener| &listener.terms));
         self.sockets.commit(&next, ready.listening, &self.services);
         if let Some(bound) = ready.admin {
@@ -136,6 +139,7 @@ impl Serving {
     /// Puts a candidate in force beside what runs, or takes it away.
     pub fn put_on_trial(&mut self, stage: Option<Arc<Stage>>) {
         self.live.swap(InForce { running: self.live.pin(), stage });
+        self.retire_the_rest();
     }
 
     /// Opens the log's file anew, which may have been moved away to be kept.
@@ -181,6 +185,14 @@ impl Serving {
         }
         self.log.close();
         cut
+    }
+
+    /// Connections to upstreams under a policy that nothing in force has are to close.
+    fn retire_the_rest(&self) {
+        let in_force = self.live.in_force();
+        let candidate = in_force.stage.as_ref().map(|stage| &stage.candidate);
+        let snapshots = [Some(&in_force.running), candidate].into_iter().flatten();
+        self.policies.put_in_force(&snapshots.flat_map(|snapshot| snapshot.policy_keys()).collect());
     }
 
     fn drop_admin(&mut self) {

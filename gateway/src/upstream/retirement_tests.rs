@@ -11,17 +11,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use vestibule_plugins::Registry;
 
-use crate::config::parse;
 use crate::observe::Metrics;
-use crate::server::{self, Running};
-use crate::snapshot::{Workshop, compile};
+use crate::reload::{Keeper, Watching};
+use crate::snapshot::{Workshop, load_noting};
 use crate::upstream::Policies;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_go_with_their_policy_and_no_request_with_them() {
     for protocol in ["http/1.1", "h2", "auto"] {
         let gateway = Gateway::start(protocol).await;
-        let keys = gateway.running.live().pin().policy_keys();
+        let keys = gateway.keeper.control().live().pin().policy_keys();
         assert_eq!(keys.len(), if protocol == "auto" { 2 } else { 1 });
         gateway.policies.put_in_force(&keys);
         gateway.ask().await;
@@ -56,7 +55,7 @@ async fn connections_go_with_their_policy_and_no_request_with_them() {
 async fn no_request_is_lost_while_policies_come_and_go() {
     for protocol in ["http/1.1", "h2", "auto"] {
         let gateway = Gateway::start(protocol).await;
-        let keys = gateway.running.live().pin().policy_keys();
+        let keys = gateway.keeper.control().live().pin().policy_keys();
         let clients: Vec<_> = (0..4)
             .map(|_| {
                 let gateway = gateway.clone();
@@ -86,7 +85,7 @@ struct Gateway {
     address: SocketAddr,
     policies: Arc<Policies>,
     metrics: Arc<Metrics>,
-    running: Arc<Running>,
+    keeper: Arc<Keeper>,
     _folder: Arc<tempfile::TempDir>,
 }
 
@@ -109,12 +108,14 @@ impl Gateway {
              \x20 - {{ match: {{ listeners: web }}, upstream: u }}\n\
              \x20 - {{ match: {{ listeners: origin }}, respond: {{ body: whole }} }}\n"
         );
-        let workshop = Workshop::new(Registry::builtin());
-        let snapshot = compile(&parse("x.yaml", &yaml, folder.path()).unwrap(), &workshop);
-        let snapshot = snapshot.unwrap_or_else(|it| panic!("{it}"));
+        let file = folder.path().join("gateway.yaml");
+        std::fs::write(&file, yaml).unwrap();
+        let workshop = Arc::new(Workshop::new(Registry::builtin()));
         let (policies, metrics) = (workshop.policies.clone(), workshop.metrics.clone());
-        let running = server::start(snapshot, policies.clone()).await.unwrap();
-        Self { address: web, policies, metrics, running: Arc::new(running), _folder: Arc::new(folder) }
+        let (snapshot, sources) = load_noting(&file, &workshop);
+        let first = (snapshot.unwrap_or_else(|it| panic!("{it}")), sources);
+        let keeper = Keeper::start(file, first, workshop, Watching::Never).await.unwrap();
+        Self { address: web, policies, metrics, keeper: Arc::new(keeper), _folder: Arc::new(folder) }
     }
 
     /// One request, which is answered.
