@@ -330,6 +330,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_noted_when_its_next_change_must_show() {
+        let folder = scene();
+        let file = folder.path().join("page.html");
+        fs::write(&file, "2").unwrap();
+        Sources::default().note(&file, Names::None);
+        assert!(look(&file, Names::None).age().unwrap() >= GRAIN);
+    }
+
+    #[test]
     fn the_hash_tells_of_what_is_named_but_not_of_passwords_and_tokens() {
         let folder = scene();
         let at = |name: &str| folder.path().join(name);
