@@ -380,6 +380,7 @@ mod tests {
 
     use super::*;
     use crate::config::parse;
+    use crate::snapshot::live::InForce;
     use crate::snapshot::{Workshop, compile};
 
     #[test]
@@ -388,7 +389,8 @@ mod tests {
                     routes: [{ respond: { body: x } }]\n";
         let snapshot =
             compile(&parse("x.yaml", yaml, Path::new(".")).unwrap(), &Workshop::new(Registry::builtin()));
-        let mut ctx = Ctx::new(Arc::new(snapshot.unwrap_or_else(|it| panic!("{it}"))), &Arc::default());
+        let running = Arc::new(snapshot.unwrap_or_else(|it| panic!("{it}")));
+        let mut ctx = Ctx::new(&InForce { running, stage: None }, &Arc::default());
         let blank = ResponseHeader::build(200, Some(0)).unwrap();
         let other = Arc::new(Origin::new());
         let digest = Digest {
