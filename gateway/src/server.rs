@@ -1,6 +1,7 @@
 //! What serves: addresses held, names resolved, the log open; how another snapshot takes the place of the one in force, and
 //! how it all ends. Whether one should is `reload`'s affair.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -121,9 +122,10 @@ impl Serving {
 
     /// Puts a snapshot in force, for whatever begins from now on. The candidate of a stage, if there was one, is dropped.
     pub fn put_in_force(&mut self, next: Arc<Snapshot>, ready: Ready, control: &Control) {
-        self.live.swap(InForce { running: next.clone(), stage: None });
-        self.retire_the_rest();
+        // First of all: a client that was not asked for the certificate that is asked for now must not be served by what
+        // comes in force.
         self.terms.put_in_force(next.listeners.iter().map(|listener| &listener.terms));
+        self.swap(InForce { running: next.clone(), stage: None });
         self.sockets.commit(&next, ready.listening, &self.services);
         if let Some(bound) = ready.admin {
             log::info!("admin: http://{}", bound.address());
@@ -138,8 +140,7 @@ impl Serving {
 
     /// Puts a candidate in force beside what runs, or takes it away.
     pub fn put_on_trial(&mut self, stage: Option<Arc<Stage>>) {
-        self.live.swap(InForce { running: self.live.pin(), stage });
-        self.retire_the_rest();
+        self.swap(InForce { running: self.live.pin(), stage });
     }
 
     /// Opens the log's file anew, which may have been moved away to be kept.
@@ -188,11 +189,14 @@ impl Serving {
     }
 
     /// Connections to upstreams under a policy that nothing in force has are to close.
-    fn retire_the_rest(&self) {
-        let in_force = self.live.in_force();
-        let candidate = in_force.stage.as_ref().map(|stage| &stage.candidate);
-        let snapshots = [Some(&in_force.running), candidate].into_iter().flatten();
-        self.policies.put_in_force(&snapshots.flat_map(|snapshot| snapshot.policy_keys()).collect());
+    fn swap(&self, next: InForce) {
+        let mut both = policy_keys(&self.live.in_force());
+        let rest = policy_keys(&next);
+        both.extend(&rest);
+        // Those of the next snapshot before the first request that makes one, those of the last one until none does.
+        self.policies.put_in_force(&both);
+        self.live.swap(next);
+        self.policies.put_in_force(&rest);
     }
 
     fn drop_admin(&mut self) {
@@ -256,6 +260,12 @@ impl Prepared {
     pub fn take_admin(&mut self) -> Option<admin::Bound> {
         self.admin.take()
     }
+}
+
+fn policy_keys(in_force: &InForce) -> HashSet<u64> {
+    let candidate = in_force.stage.as_ref().map(|stage| &stage.candidate);
+    let snapshots = [Some(&in_force.running), candidate].into_iter().flatten();
+    snapshots.flat_map(|snapshot| snapshot.policy_keys()).collect()
 }
 
 /// What cannot change while the process runs, and yet differs.

@@ -1,7 +1,7 @@
 //! A small HTTP/1.1 client that leaves every byte to the test, and curl for HTTP/2.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -49,6 +49,18 @@ impl Client {
     /// Plain, to a port of this machine.
     pub fn plain(port: u16) -> Self {
         Self { stream: Stream::Plain(connected(port)), unread: Vec::new() }
+    }
+
+    /// The same from another of the addresses that this machine has to itself, such as 127.0.0.2.
+    pub fn plain_from(address: Ipv4Addr, port: u16) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let stream = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((address, 0).into()).unwrap();
+            socket.connect((Ipv4Addr::LOCALHOST, port).into()).await.unwrap().into_std().unwrap()
+        });
+        stream.set_nonblocking(false).unwrap();
+        Self { stream: Stream::Plain(with_patience(stream)), unread: Vec::new() }
     }
 
     /// Over TLS.
@@ -242,7 +254,10 @@ pub fn curl(args: &[&str]) -> Output {
 }
 
 fn connected(port: u16) -> TcpStream {
-    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap_or_else(|e| panic!("port {port}: {e}"));
+    with_patience(TcpStream::connect(("127.0.0.1", port)).unwrap_or_else(|e| panic!("port {port}: {e}")))
+}
+
+fn with_patience(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();

@@ -28,7 +28,42 @@ impl Gateway {
     /// Ends it, and starts it anew from its config file as that is now.
     pub fn restart(self) -> Self {
         self.stop();
-        Self::spawn_from(self.folder).ready()
+        Self::spawn_from(self.folder, &[]).ready()
+    }
+
+    /// The same with more arguments than the file.
+    pub fn start_with(yaml: &str, arguments: &[&str]) -> Self {
+        Self::spawn_from(folder_with(yaml), arguments).ready()
+    }
+
+    /// Puts another file in the place of the config file, all at once.
+    pub fn replace(&self, yaml: &str) {
+        let new = self.folder.path().join("new");
+        fs::write(&new, yaml).unwrap();
+        fs::rename(new, self.config()).unwrap();
+    }
+
+    /// Replaces the config file, sends SIGHUP, and gives what the log says of that.
+    pub fn reload(&self, yaml: &str) -> String {
+        self.replace(yaml);
+        self.hang_up()
+    }
+
+    /// Sends SIGHUP, and gives what the log says of that.
+    pub fn hang_up(&self) -> String {
+        let before = self.reloads().len();
+        self.signal(libc::SIGHUP);
+        let mut seen = 0;
+        self.process.find("a word on the reload", |_, line| {
+            let told = of_reload(line)?;
+            seen += 1;
+            (seen > before).then_some(told)
+        })
+    }
+
+    /// What the log says of each reload so far.
+    pub fn reloads(&self) -> Vec<String> {
+        self.process.lines(Pipe::Err).iter().filter_map(|line| of_reload(line)).collect()
     }
 
     /// Starts the gateway where it is expected to end by itself; gives its exit status and standard error.
@@ -95,16 +130,14 @@ impl Gateway {
     }
 
     fn spawn(yaml: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("gateway.yaml");
-        fs::write(&config, yaml).unwrap();
-        Self::spawn_from(folder)
+        Self::spawn_from(folder_with(yaml), &[])
     }
 
-    fn spawn_from(folder: TempDir) -> Self {
+    fn spawn_from(folder: TempDir, arguments: &[&str]) -> Self {
         let config = folder.path().join("gateway.yaml");
         let mut command = Command::new(binary());
-        command.args(["run", "-c"]).arg(&config).env("RUST_LOG", "info").env_remove("RUST_BACKTRACE");
+        command.args(["run", "-c"]).arg(&config).args(arguments);
+        command.env("RUST_LOG", "info").env_remove("RUST_BACKTRACE");
         Self { process: Process::spawn("vestibule", &mut command), folder }
     }
 
@@ -126,6 +159,17 @@ pub fn binary() -> PathBuf {
         binary.display()
     );
     binary
+}
+
+fn folder_with(yaml: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+    folder
+}
+
+/// What follows `reload by ` in the first line on a reload.
+fn of_reload(line: &str) -> Option<String> {
+    line.split_once("] reload by ").map(|(_, told)| told.to_owned())
 }
 
 fn access_line(line: &str) -> Option<Value> {

@@ -48,6 +48,7 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
     session.set_total_drain_timeout(Some(DRAIN));
 
     if terms.refuse() {
+        ctx.asked.path = session.req_header().uri.path().to_owned();
         return Err(Failure::new(Cause::ClientTermsChanged, client.listener.name.as_str()));
     }
     take_side(session.req_header_mut(), ctx);

@@ -24,6 +24,7 @@ mod page;
 mod proxy;
 mod random;
 mod raw;
+mod reload;
 mod retry;
 mod secrets;
 mod sni;

@@ -1,0 +1,6 @@
+//! Another configuration while requests are served: what changes, what goes on, and what is refused.
+
+mod connections;
+mod listeners;
+mod state;
+mod trial;
