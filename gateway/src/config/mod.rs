@@ -9,6 +9,7 @@ pub mod edit;
 pub mod listener;
 pub mod load;
 pub mod plugin;
+pub mod redact;
 pub mod reload;
 pub mod route;
 pub mod scalar;
