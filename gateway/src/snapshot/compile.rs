@@ -331,10 +331,11 @@ fn https(
         TlsVersion::Tls12 => SslVersion::TLS1_2,
         TlsVersion::Tls13 => SslVersion::TLS1_3,
     };
-    let clients = clients.as_ref();
-    let made = acceptor(&certificates, clients, min).and_then(|acceptor| {
-        let terms = clients.map(ClientCheck::terms).transpose()?;
-        Ok(Protocol::Https(Https { acceptor, min_version: min, clients: terms }))
+    let made = acceptor(&certificates, clients.as_ref(), min).and_then(|acceptor| {
+        let terms = clients.as_ref().map(ClientCheck::terms).transpose()?;
+        let leaves = certificates.iter().filter_map(|certificate| certificate.chain.first().cloned()).collect();
+        let authorities = clients.map(|clients| clients.roots).unwrap_or_default();
+        Ok(Protocol::Https(Https { acceptor, min_version: min, clients: terms, leaves, authorities }))
     });
     made.map_err(|error| {
         problems.push(Problem::new(at.clone(), format!("OpenSSL does not take these settings: {error}")))

@@ -4,6 +4,7 @@
 
 mod admin;
 mod answers;
+pub mod certificates;
 mod compile;
 pub mod files;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderName;
 use openssl::ssl::{SslAcceptor, SslVersion};
+use openssl::x509::X509;
 use pingora_http::ResponseHeader;
 use vestibule_plugins::{Chain, Template};
 
@@ -34,7 +36,7 @@ pub use admin::{Admin, Token};
 pub use compile::{Workshop, compile, load, load_noting};
 pub use problem::{Places, Report, Warnings};
 pub use reload::Reload;
-pub(crate) use routes::{pattern, unknown};
+pub(crate) use routes::{pattern, rule, unknown};
 pub use sources::Sources;
 
 use crate::config::AccessLogConfig;
@@ -129,6 +131,10 @@ pub struct Https {
     pub min_version: SslVersion,
     /// Which client certificates are accepted.
     pub clients: Option<ClientTerms>,
+    /// The certificates that clients are shown, without the rest of their chains, in the order of the file.
+    pub leaves: Vec<X509>,
+    /// The CAs that may have signed a client's certificate.
+    pub authorities: Vec<X509>,
 }
 
 impl Protocol {

@@ -1,6 +1,6 @@
 //! From `routes:` to rules, actions and chains.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use super::kept::{Kept, Owner, Plugins, UpstreamDefinition};
 use super::tls::{self, Block};
 use super::{Action, Host, Http1, Route, Target, TargetTls, Timeouts, TrustedHeaders, answers, upstreams};
 use crate::config::{
-    Config, MatchConfig, PathConfig, PluginConfig, RouteConfig, TextMatchConfig, TimeoutsConfig,
-    UpstreamConfig,
+    Config, ListenerConfig, MatchConfig, PathConfig, PluginConfig, RouteConfig, TextMatchConfig,
+    TimeoutsConfig, UpstreamConfig,
 };
 use crate::listener::ListenerIds;
 use crate::observe::Metrics;
-use crate::route::{HostPattern, PathPattern, Rule, TextPattern};
+use crate::route::{HostPattern, ListenerId, PathPattern, Rule, TextPattern};
 use crate::upstream::{Alpn, Policies, Protocol, Upstream};
 
 /// What routes are compiled with.
@@ -86,63 +86,8 @@ impl Bench<'_> {
     }
 
     fn rule(&self, config: &MatchConfig, at: &Path, problems: &mut Vec<Problem>) -> Rule {
-        let mut rule = Rule::default();
-        for (index, host) in config.hosts.iter().enumerate() {
-            match HostPattern::parse(host) {
-                Ok(host) => rule.hosts.push(host),
-                Err(message) => problems.push(Problem::new(at.key("hosts").index(index), message)),
-            }
-        }
-        for (index, path) in config.paths.iter().enumerate() {
-            let parsed = match path {
-                PathConfig::Prefix(prefix) => PathPattern::prefix(prefix),
-                PathConfig::Exact(path) => PathPattern::exact(path),
-                PathConfig::Regex(regex) => PathPattern::regex(regex),
-            };
-            match parsed {
-                Ok(path) => rule.paths.push(path),
-                Err(message) => problems.push(Problem::new(at.key("paths").index(index), message)),
-            }
-        }
-        for (index, method) in config.methods.iter().enumerate() {
-            match Method::from_bytes(method.as_bytes()) {
-                Ok(parsed) if *method == method.to_ascii_uppercase() => rule.methods.push(parsed),
-                _ => problems.push(
-                    Problem::new(at.key("methods").index(index), format!("`{method}` is not an HTTP method"))
-                        .hint(format!("methods are written in capitals: `{}`", method.to_ascii_uppercase())),
-                ),
-            }
-        }
-        for (name, text) in &config.headers {
-            let at = at.key("headers").key(name);
-            let parsed = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| Problem::new(at.clone(), format!("`{name}` is not a header name")));
-            match (parsed, pattern(text, &at)) {
-                (Ok(name), Ok(pattern)) => rule.headers.push((name, pattern)),
-                (name, pattern) => problems.extend(name.err().into_iter().chain(pattern.err())),
-            }
-        }
-        for (name, text) in &config.query {
-            match pattern(text, &at.key("query").key(name)) {
-                Ok(pattern) => rule.query.push((name.clone(), pattern)),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        for (index, name) in config.listeners.iter().enumerate() {
-            let at = at.key("listeners").index(index);
-            match self.config.listeners.get(name) {
-                Some(listener) if listener.tcp.is_some() => problems.push(
-                    Problem::new(
-                        at,
-                        format!("the listener `{name}` passes bytes through, so no route applies to it"),
-                    )
-                    .hint("leave it out: what comes in there goes to the listener's own `upstream`"),
-                ),
-                Some(_) => rule.listeners.push(self.listener_ids.intern(name)),
-                None => problems.extend(unknown("listener", name, self.listener_names, at)),
-            }
-        }
-        rule
+        let id = |name: &str| self.listener_ids.intern(name);
+        rule(config, &self.config.listeners, self.listener_names, &id, at, problems)
     }
 
     fn action(&self, config: &RouteConfig, at: &Path, problems: &mut Vec<Problem>) -> Option<Action> {
@@ -259,6 +204,75 @@ impl Bench<'_> {
         let host = upstreams::host(config, &at_upstream).unwrap_or(Host::Preserve);
         Some(Target { upstream: upstream.clone(), weight, host, tls, warned: AtomicU64::new(0) })
     }
+}
+
+/// Compiles what a route asks of a request. `listeners` are those of the file, `listener_names` also those that have
+/// problems of their own, and `id` is the number of one of them.
+pub fn rule(
+    config: &MatchConfig,
+    listeners: &BTreeMap<String, ListenerConfig>,
+    listener_names: &[String],
+    id: &dyn Fn(&str) -> ListenerId,
+    at: &Path,
+    problems: &mut Vec<Problem>,
+) -> Rule {
+    let mut rule = Rule::default();
+    for (index, host) in config.hosts.iter().enumerate() {
+        match HostPattern::parse(host) {
+            Ok(host) => rule.hosts.push(host),
+            Err(message) => problems.push(Problem::new(at.key("hosts").index(index), message)),
+        }
+    }
+    for (index, path) in config.paths.iter().enumerate() {
+        let parsed = match path {
+            PathConfig::Prefix(prefix) => PathPattern::prefix(prefix),
+            PathConfig::Exact(path) => PathPattern::exact(path),
+            PathConfig::Regex(regex) => PathPattern::regex(regex),
+        };
+        match parsed {
+            Ok(path) => rule.paths.push(path),
+            Err(message) => problems.push(Problem::new(at.key("paths").index(index), message)),
+        }
+    }
+    for (index, method) in config.methods.iter().enumerate() {
+        match Method::from_bytes(method.as_bytes()) {
+            Ok(parsed) if *method == method.to_ascii_uppercase() => rule.methods.push(parsed),
+            _ => problems.push(
+                Problem::new(at.key("methods").index(index), format!("`{method}` is not an HTTP method"))
+                    .hint(format!("methods are written in capitals: `{}`", method.to_ascii_uppercase())),
+            ),
+        }
+    }
+    for (name, text) in &config.headers {
+        let at = at.key("headers").key(name);
+        let parsed = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| Problem::new(at.clone(), format!("`{name}` is not a header name")));
+        match (parsed, pattern(text, &at)) {
+            (Ok(name), Ok(pattern)) => rule.headers.push((name, pattern)),
+            (name, pattern) => problems.extend(name.err().into_iter().chain(pattern.err())),
+        }
+    }
+    for (name, text) in &config.query {
+        match pattern(text, &at.key("query").key(name)) {
+            Ok(pattern) => rule.query.push((name.clone(), pattern)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    for (index, name) in config.listeners.iter().enumerate() {
+        let at = at.key("listeners").index(index);
+        match listeners.get(name) {
+            Some(listener) if listener.tcp.is_some() => problems.push(
+                Problem::new(
+                    at,
+                    format!("the listener `{name}` passes bytes through, so no route applies to it"),
+                )
+                .hint("leave it out: what comes in there goes to the listener's own `upstream`"),
+            ),
+            Some(_) => rule.listeners.push(id(name)),
+            None => problems.extend(unknown("listener", name, listener_names, at)),
+        }
+    }
+    rule
 }
 
 /// The TLS of an upstream, with a route's own keys over it.
