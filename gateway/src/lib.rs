@@ -9,6 +9,7 @@ mod engine;
 pub mod explain;
 pub mod listener;
 pub mod observe;
+pub mod plan;
 pub mod proxy;
 pub mod reload;
 pub mod route;

@@ -1,9 +1,11 @@
 //! The command line: one file for each command, none with logic of its own.
 
+mod admin_client;
 mod check;
 mod demo;
 mod doctor;
 mod explain;
+mod plan;
 mod run;
 mod schema;
 mod test;
@@ -59,6 +61,8 @@ enum Command {
     Doctor(doctor::DoctorArguments),
     /// Say what would become of a request and why, without sending anything.
     Explain(explain::ExplainArguments),
+    /// Say what a reload would change, without doing it. Exits with 1 where the reload would be refused.
+    Plan(plan::PlanArguments),
     /// Check that sample requests take the routes, and get the answers, that a file of cases expects.
     Test {
         #[command(flatten)]
@@ -116,6 +120,10 @@ pub fn main(registry: Registry) -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Explain(arguments) => explain::explain(&arguments, &workshop),
+        Command::Plan(arguments) => match plan::plan(&arguments, &workshop) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Test { config: ConfigArgument { config }, cases } => test::test(&config, &cases, &workshop),
         Command::Demo { port } => demo::demo(port, Arc::new(workshop)),
         Command::Schema => schema::schema(&workshop.registry),

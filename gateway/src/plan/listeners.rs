@@ -1,0 +1,102 @@
+//! Listeners that come, go or change, and what that means for the connections that are open.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::changes::changes;
+use super::described::yaml;
+use super::{Change, Half, Piece};
+use crate::config::ListenerConfig;
+
+/// In the order of their names.
+pub fn compare(old: &Half<'_>, new: &Half<'_>) -> Vec<Piece> {
+    let (before, after) = (&old.config.listeners, &new.config.listeners);
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let mut found = Vec::new();
+    for name in names {
+        match (before.get(name), after.get(name)) {
+            (None, Some(added)) => {
+                let mut piece = Piece::new(name, Change::Added, what(added));
+                piece.effects.push(match before.iter().find(|(_, other)| other.address == added.address) {
+                    Some((other, _)) => format!("it takes the address of `{other}` over"),
+                    None => "it will be bound".to_owned(),
+                });
+                found.push(piece);
+            }
+            (Some(removed), None) => {
+                let mut piece = Piece::new(name, Change::Removed, what(removed));
+                piece.effects.push("it closes; what is in flight on its connections finishes".to_owned());
+                found.push(piece);
+            }
+            (Some(before), Some(after)) if before != after => {
+                let read =
+                    |value: Option<&Value>| serde_yaml::from_value::<ListenerConfig>(yaml(value?)).ok();
+                let mut piece = Piece::new(name, Change::Changed, what(after));
+                piece.keys = changes(old.piece("listeners", name), new.piece("listeners", name), &read);
+                piece.effects = effects(before, after);
+                found.push(piece);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn what(listener: &ListenerConfig) -> String {
+    format!("{} {}", spoken(listener), listener.address)
+}
+
+fn spoken(listener: &ListenerConfig) -> &'static str {
+    match (&listener.tcp, &listener.tls) {
+        (Some(_), _) => "tcp",
+        (None, Some(_)) => "https",
+        (None, None) => "http",
+    }
+}
+
+fn effects(old: &ListenerConfig, new: &ListenerConfig) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    if old.address != new.address {
+        told.push(format!(
+            "{} will be bound; {} closes, and what is in flight on its connections finishes",
+            new.address, old.address
+        ));
+    }
+    let (was, is) = (spoken(old), spoken(new));
+    if was != is {
+        told.push(format!(
+            "new connections speak {is}; those that are open speak {was}, serve what is in flight, at most one request more, and close"
+        ));
+    }
+    if let (Some(before), Some(after)) = (&old.tls, &new.tls) {
+        if before.certificates != after.certificates {
+            told.push("the next handshake is served with the new certificates".to_owned());
+        }
+        if before.client_certificate != after.client_certificate {
+            told.push(match after.client_certificate {
+                Some(_) => "connections of before are not used for further requests: their clients were asked otherwise".to_owned(),
+                None => "connections of before serve what is in flight, at most one request more, and close".to_owned(),
+            });
+        }
+        if before.min_version != after.min_version {
+            told.push(
+                "connections of before serve what is in flight, at most one request more, and close"
+                    .to_owned(),
+            );
+        }
+    }
+    if let (Some(before), Some(after)) = (&old.tcp, &new.tcp)
+        && before.upstream != after.upstream
+    {
+        told.push(format!(
+            "new connections go to upstream {}; those that are open stay with {}",
+            after.upstream, before.upstream
+        ));
+    }
+    if told.is_empty() {
+        told.push("it holds for new connections".to_owned());
+    }
+    told.dedup();
+    told
+}
