@@ -86,17 +86,41 @@ impl<T: PartialEq> Walk<'_, T> {
         }
     }
 
-    /// What went out of a list and what came into it; what stands before and behind is the same.
+    /// What went out of a list and what came into it; what stands before and behind is the same. Plugins of one name
+    /// are compared with each other.
     fn items(&mut self, at: &Path, old: &[Value], new: &[Value]) {
         let begin = old.iter().zip(new).take_while(|(old, new)| old == new).count();
-        let (old_rest, new_rest) = (&old[begin..], &new[begin..]);
-        let end =
-            old_rest.iter().rev().zip(new_rest.iter().rev()).take_while(|(old, new)| old == new).count();
-        for (index, item) in old_rest[..old_rest.len() - end].iter().enumerate() {
+        let (old, new) = (&old[begin..], &new[begin..]);
+        let end = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
+        let (old, new) = (&old[..old.len() - end], &new[..new.len() - end]);
+        let mut gone: Vec<(usize, &Value)> = old.iter().enumerate().collect();
+        let mut come: Vec<(usize, &Value, Option<&Value>)> = Vec::new();
+        for (index, item) in new.iter().enumerate() {
+            let like =
+                gone.iter().position(|(_, old)| only_key(old).is_some() && only_key(old) == only_key(item));
+            come.push((index, item, like.map(|like| gone.remove(like).1)));
+        }
+        for (index, item) in gone {
             self.note(&at.index(begin + index), Some(item), None);
         }
-        for (index, item) in new_rest[..new_rest.len() - end].iter().enumerate() {
-            self.note(&at.index(begin + index), None, Some(item));
+        for (index, item, like) in come {
+            self.inside(&at.index(begin + index), like, item);
+        }
+    }
+
+    /// Each difference inside an item that has moved, so that its meaning cannot be asked for alone.
+    fn inside(&mut self, at: &Path, old: Option<&Value>, new: &Value) {
+        match (old, new) {
+            (Some(old), new) if old == new => {}
+            (Some(Value::Object(old)), Value::Object(new)) => {
+                for (key, old) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
+                    self.note(&at.key(key.as_str()), Some(old), None);
+                }
+                for (key, new) in new {
+                    self.inside(&at.key(key.as_str()), old.get(key), new);
+                }
+            }
+            (old, new) => self.note(at, old, Some(new)),
         }
     }
 
@@ -124,6 +148,11 @@ impl<T: PartialEq> Walk<'_, T> {
         put(&mut whole, &at.0, value);
         (self.read)(Some(&whole))
     }
+}
+
+/// The name of a plugin.
+fn only_key(item: &Value) -> Option<&String> {
+    item.as_object().filter(|map| map.len() == 1)?.keys().next()
 }
 
 fn holds_maps(items: &[Value]) -> bool {
@@ -214,6 +243,11 @@ mod tests {
                 "{ plugins: [{ request_id: {} }, { retry: {} }] }",
                 "{ plugins: [{ request_id: {} }, { headers: {} }, { retry: {} }] }",
                 r#"plugins[1]: - > {"headers":{}}"#,
+            ),
+            (
+                "{ plugins: [{ headers: { request: { set: { x-a: '1', x-b: b } } } }] }",
+                "{ plugins: [{ request_id: {} }, { headers: { request: { set: { x-a: '2', x-b: b } } } }] }",
+                r#"plugins[0]: - > {"request_id":{}}; plugins[1].headers.request.set.x-a: "1" > "2""#,
             ),
         ] {
             assert_eq!(route(old, new), expected, "{old} {new}");

@@ -11,6 +11,8 @@ mod listeners;
 mod precedence;
 mod routes;
 mod samples;
+#[cfg(test)]
+mod tests;
 mod text;
 mod upstreams;
 

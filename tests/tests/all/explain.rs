@@ -219,7 +219,7 @@ fn golden() -> (PathBuf, TempDir) {
 }
 
 /// A configuration in a folder of its own, with the one certificate that always is the same wherever it names a file.
-fn folder_of(yaml: &str) -> TempDir {
+pub fn folder_of(yaml: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
     let keys = repository().join("tests/golden/keys");
@@ -237,7 +237,7 @@ fn folder_of(yaml: &str) -> TempDir {
 }
 
 /// The same commands with what they print now.
-fn transcript(folder: &TempDir, block: &Block) -> String {
+pub fn transcript(folder: &TempDir, block: &Block) -> String {
     let commands: Vec<&str> = block.text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
     assert!(!commands.is_empty(), "{} has no command", block.place);
     let told = commands.iter().map(|command| {
@@ -250,13 +250,13 @@ fn transcript(folder: &TempDir, block: &Block) -> String {
     told.collect::<Vec<_>>().join("\n")
 }
 
-fn vestibule(folder: &TempDir, arguments: &[&str]) -> Output {
+pub fn vestibule(folder: &TempDir, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
     command.args(arguments).current_dir(folder).env("RUST_LOG", "error").output().unwrap()
 }
 
 /// Fails where a file does not hold this text; writes it there where `VESTIBULE_BLESS=1`.
-fn compare(file: &Path, held: &str, expected: &str) {
+pub fn compare(file: &Path, held: &str, expected: &str) {
     if std::env::var("VESTIBULE_BLESS").is_ok_and(|value| value == "1") {
         return fs::write(file, expected).unwrap();
     }

@@ -21,6 +21,7 @@ mod limits;
 mod load;
 mod matrix;
 mod page;
+mod plan;
 mod proxy;
 mod random;
 mod raw;
