@@ -17,7 +17,7 @@ use crate::snapshot::{Action, Snapshot};
 /// A configuration, described.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Described {
-    /// The hash of its files.
+    /// The hash of its files and of those that they name.
     pub hash: String,
     /// The files that it was read from.
     pub files: Vec<PathBuf>,
@@ -77,7 +77,7 @@ impl Described {
             _ => None,
         });
         Self {
-            hash: document.hash().to_owned(),
+            hash: snapshot.hash.clone(),
             files: document.files().to_vec(),
             tree: redact::redacted(document),
             certificates: snapshot.certificates(),

@@ -8,6 +8,7 @@ use super::changes::changes;
 use super::described::yaml;
 use super::{Change, Half, Piece};
 use crate::config::ListenerConfig;
+use crate::snapshot::certificates::Usage;
 
 /// In the order of their names.
 pub fn compare(old: &Half<'_>, new: &Half<'_>) -> Vec<Piece> {
@@ -29,18 +30,41 @@ pub fn compare(old: &Half<'_>, new: &Half<'_>) -> Vec<Piece> {
                 piece.effects.push("it closes; what is in flight on its connections finishes".to_owned());
                 found.push(piece);
             }
-            (Some(before), Some(after)) if before != after => {
-                let read =
-                    |value: Option<&Value>| serde_yaml::from_value::<ListenerConfig>(yaml(value?)).ok();
+            (Some(before), Some(after)) => {
                 let mut piece = Piece::new(name, Change::Changed, what(after));
-                piece.keys = changes(old.piece("listeners", name), new.piece("listeners", name), &read);
-                piece.effects = effects(before, after);
-                found.push(piece);
+                if before != after {
+                    let read =
+                        |value: Option<&Value>| serde_yaml::from_value::<ListenerConfig>(yaml(value?)).ok();
+                    piece.keys = changes(old.piece("listeners", name), new.piece("listeners", name), &read);
+                    piece.effects = effects(before, after);
+                } else {
+                    piece.effects = contents(name, old, new);
+                }
+                if !piece.keys.is_empty() || !piece.effects.is_empty() {
+                    found.push(piece);
+                }
             }
-            _ => {}
+            (None, None) => {}
         }
     }
     found
+}
+
+const NEXT_HANDSHAKE: &str = "the next handshake is served with the new certificates";
+const ASKED_OTHERWISE: &str =
+    "connections of before are not used for further requests: their clients were asked otherwise";
+
+/// What means something though no key differs: files of the same names that hold other certificates.
+fn contents(name: &str, old: &Half<'_>, new: &Half<'_>) -> Vec<String> {
+    let owner = format!("listeners.{name}");
+    let of = |half: &Half<'_>, usage: Usage| {
+        let all = half.described.certificates.iter().filter(|it| it.owner == owner && it.usage == usage);
+        all.map(|it| it.sha256.clone()).collect::<Vec<_>>()
+    };
+    let differ = |usage: Usage| of(old, usage) != of(new, usage);
+    let told =
+        [differ(Usage::Listener).then_some(NEXT_HANDSHAKE), differ(Usage::Ca).then_some(ASKED_OTHERWISE)];
+    told.into_iter().flatten().map(str::to_owned).collect()
 }
 
 fn what(listener: &ListenerConfig) -> String {
@@ -71,12 +95,13 @@ fn effects(old: &ListenerConfig, new: &ListenerConfig) -> Vec<String> {
     }
     if let (Some(before), Some(after)) = (&old.tls, &new.tls) {
         if before.certificates != after.certificates {
-            told.push("the next handshake is served with the new certificates".to_owned());
+            told.push(NEXT_HANDSHAKE.to_owned());
         }
         if before.client_certificate != after.client_certificate {
             told.push(match after.client_certificate {
-                Some(_) => "connections of before are not used for further requests: their clients were asked otherwise".to_owned(),
-                None => "connections of before serve what is in flight, at most one request more, and close".to_owned(),
+                Some(_) => ASKED_OTHERWISE.to_owned(),
+                None => "connections of before serve what is in flight, at most one request more, and close"
+                    .to_owned(),
             });
         }
         if before.min_version != after.min_version {

@@ -172,13 +172,16 @@ pub fn plan(old: &Described, new: &Described, now: Timestamp) -> Result<Plan, Un
         || old.policies != new.policies
         || !certificates.is_empty();
     if !changes && old.hash != new.hash {
-        notes.push(match secrets {
+        let unseen = match secrets {
             Secrets::Hidden if is_any_redacted(old_tree) || is_any_redacted(new_tree) => {
-                "the files differ in values that are not told, or only in comments, spelling or the order of keys"
-                    .to_owned()
+                "values that are not told, "
             }
-            _ => "the files differ only in comments, spelling or the order of keys".to_owned(),
-        });
+            _ => "",
+        };
+        notes.push(format!(
+            "the files differ in {unseen}comments, spelling, the order of keys, or what stands in a key or another file \
+             that they name"
+        ));
     }
     let side = |of: &Described| Side { hash: of.hash.clone(), files: of.files.clone() };
     Ok(Plan {

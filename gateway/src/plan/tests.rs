@@ -268,8 +268,8 @@ fn a_secret_that_changes_is_told_without_its_value_and_of_a_running_gateway_as_f
 
     let there = planned(&told(&old), &new);
     assert!(!there.changes);
-    let expected =
-        "the files differ in values that are not told, or only in comments, spelling or the order of keys";
+    let expected = "the files differ in values that are not told, comments, spelling, the order of keys, or what stands in \
+                    a key or another file that they name";
     assert_eq!(there.notes, [expected]);
 }
 

@@ -27,7 +27,7 @@ fn whole(text: &mut String, plan: &Plan) -> fmt::Result {
     if !plan.refused.is_empty() {
         writeln!(text, "\n{RED}refused{RED:#}: this cannot change while the gateway runs")?;
         for refused in &plan.refused {
-            writeln!(text, "  {}: {}", change(&refused.key), refused.why)?;
+            writeln!(text, "  {} ({})", change(&refused.key), refused.why)?;
         }
     }
     pieces(text, "listeners", &plan.listeners)?;

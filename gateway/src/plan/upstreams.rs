@@ -8,6 +8,7 @@ use super::changes::changes;
 use super::described::yaml;
 use super::{Change, Half, Piece};
 use crate::config::UpstreamConfig;
+use crate::snapshot::UpstreamDefinition;
 
 /// In the order of their names.
 pub fn compare(old: &Half<'_>, new: &Half<'_>) -> Vec<Piece> {
@@ -28,7 +29,7 @@ pub fn compare(old: &Half<'_>, new: &Half<'_>) -> Vec<Piece> {
                     let read =
                         |value: Option<&Value>| serde_yaml::from_value::<UpstreamConfig>(yaml(value?)).ok();
                     piece.keys = changes(old.piece("upstreams", name), new.piece("upstreams", name), &read);
-                    piece.effects.push(rotation(before, after));
+                    piece.effects.push(rotation(name, before, after));
                 }
                 piece.effects.extend(connections(name, (old, before), (new, after)));
                 if !piece.keys.is_empty() || !piece.effects.is_empty() {
@@ -46,10 +47,11 @@ fn what(upstream: &UpstreamConfig) -> String {
     format!("{}{}", endpoints.join(", "), if upstream.tls.is_some() { " over TLS" } else { "" })
 }
 
-fn rotation(old: &UpstreamConfig, new: &UpstreamConfig) -> String {
-    match old.endpoints == new.endpoints {
-        true => "the endpoints are the same: whose turn it is is kept".to_owned(),
-        false => "the endpoints differ: their rotation begins anew".to_owned(),
+/// By what the gateway itself asks.
+fn rotation(name: &str, old: &UpstreamConfig, new: &UpstreamConfig) -> String {
+    match UpstreamDefinition::new(name, old) == UpstreamDefinition::new(name, new) {
+        true => "whose turn it is of the endpoints is kept".to_owned(),
+        false => "the rotation over the endpoints begins anew".to_owned(),
     }
 }
 

@@ -333,7 +333,8 @@ fn https(
     };
     let made = acceptor(&certificates, clients.as_ref(), min).and_then(|acceptor| {
         let terms = clients.as_ref().map(ClientCheck::terms).transpose()?;
-        let leaves = certificates.iter().filter_map(|certificate| certificate.chain.first().cloned()).collect();
+        let leaves =
+            certificates.iter().filter_map(|certificate| certificate.chain.first().cloned()).collect();
         let authorities = clients.map(|clients| clients.roots).unwrap_or_default();
         Ok(Protocol::Https(Https { acceptor, min_version: min, clients: terms, leaves, authorities }))
     });

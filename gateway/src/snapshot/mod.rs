@@ -34,6 +34,7 @@ use vestibule_plugins::{Chain, Template};
 
 pub use admin::{Admin, Token};
 pub use compile::{Workshop, compile, load, load_noting};
+pub(crate) use kept::UpstreamDefinition;
 pub use problem::{Places, Report, Warnings};
 pub use reload::Reload;
 pub(crate) use routes::{pattern, rule, unknown};

@@ -141,6 +141,31 @@ fn what_an_admin_endpoint_says_of_a_problem_is_passed_on() {
     }
 }
 
+#[test]
+fn a_certificate_with_another_content_is_told_though_no_key_differs() {
+    let (_, folder) = golden();
+    let other = folder.path().join("other");
+    fs::create_dir_all(other.join("tls")).unwrap();
+    fs::copy(folder.path().join("old.yaml"), other.join("old.yaml")).unwrap();
+    for name in ["web", "ca", "gw"] {
+        fs::copy(folder.path().join("tls/next.crt"), other.join(format!("tls/{name}.crt"))).unwrap();
+        fs::copy(folder.path().join("tls/next.key"), other.join(format!("tls/{name}.key"))).unwrap();
+    }
+    let (code, text) = told(&folder, &["plan", "-c", "other/old.yaml", "--from", "old.yaml", "--exit-code"]);
+    assert_eq!(code, Some(2), "{text}");
+    for line in [
+        "  ~ web-tls  https 0.0.0.0:8443\n      the next handshake is served with the new certificates",
+        "  ~ secure  10.0.0.3:8443 over TLS\n      a certificate, CA or revocation list, or a route's own `tls`, is another one: the next",
+        "  ~ listeners.web-tls  certificate CN=a.test",
+        "  ~ upstreams.secure  client certificate CN=a.test",
+        "  ~ upstreams.secure  CA CN=a.test",
+        "      warning: the new one expires sooner",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("routes\n"), "{text}");
+}
+
 /// The exit code, and all that is printed.
 fn told(folder: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = vestibule(folder, arguments);
