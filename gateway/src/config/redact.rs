@@ -69,6 +69,8 @@ enum Place {
     Names,
     /// Words of the format, and names of headers and query parameters.
     Words,
+    /// Names again, where they are referred to: a route may be called `basic auth`.
+    Verbatim,
     /// What a plugin takes, in a form that only the plugin knows.
     Plugin,
     /// Whatever stands under a secret's name.
@@ -113,8 +115,9 @@ fn told(kind: &Kind, place: Place, hide: Hide<'_>) -> Value {
                     },
                     Place::Root | Place::Words if key == "plugins" => Place::Plugin,
                     Place::Root => Place::Words,
+                    Place::Words if matches!(key, "name" | "upstream" | "listeners") => Place::Verbatim,
                     Place::Plugin if is_named && !names_secret(&entry.value.kind) => Place::Secret,
-                    Place::Words | Place::Plugin => place,
+                    Place::Words | Place::Plugin | Place::Verbatim => place,
                 };
                 (entry.key.clone(), told(&entry.value.kind, inner, hide))
             });
@@ -128,6 +131,7 @@ fn scalar_told(scalar: &Yaml, place: Place, hide: Hide<'_>) -> Value {
         Yaml::String(text) => match place {
             Place::Secret if is_of_the_environment(text) => text.clone().into(),
             Place::Secret => hide(text).into(),
+            Place::Verbatim => text.clone().into(),
             _ => text_told(text, place, hide).into(),
         },
         Yaml::Number(number) if place == Place::Secret => hide(&number.to_string()).into(),
@@ -324,6 +328,9 @@ mod tests {
         let present = "routes: [{ name: token, match: { headers: { authorization: { present: true } } }, upstream: token }]";
         check(present, "/routes/0/match/headers/authorization/present", json!(true));
         check(present, "/routes/0/upstream", json!("token"));
+        let named = "routes: [{ name: basic auth, upstream: bearer of news }]";
+        check(named, "/routes/0/name", json!("basic auth"));
+        check(named, "/routes/0/upstream", json!("bearer of news"));
         check("server: { threads: 3 }", "/server/threads", json!(3));
     }
 

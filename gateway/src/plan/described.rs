@@ -106,7 +106,7 @@ impl Described {
             (Some(config), problems) if problems.is_empty() => Ok(config),
             (_, problems) => {
                 let told = problems.first().map(|problem| format!("{}: {}", problem.path, problem.message));
-                Err(unreadable(told.unwrap_or_default()))
+                Err(unreadable(redact::unmarked(&told.unwrap_or_default())))
             }
         }
     }

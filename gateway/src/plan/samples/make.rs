@@ -198,7 +198,11 @@ impl Made<'_> {
 /// What a person can type behind `vestibule explain`.
 fn sample(method: &Method, host: &str, path: &str, conditions: &Conditions, entry: usize) -> Option<Sample> {
     let is_typed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
-    if *method == Method::CONNECT || !path.starts_with('/') || !path.bytes().all(is_typed) {
+    if *method == Method::CONNECT
+        || !path.starts_with('/')
+        || !path.bytes().all(is_typed)
+        || is_redacted(path)
+    {
         return None;
     }
     let mut headers = HeaderMap::new();
