@@ -70,9 +70,7 @@ fn a_tunnel_and_a_passed_through_connection_outlive_the_upstreams_that_they_go_t
     let upgraded = |port: u16| {
         let mut socket = connected(port);
         socket
-            .write_all(
-                b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-            )
+            .write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
             .unwrap();
         assert!(raw::head(&mut socket).unwrap().starts_with("HTTP/1.1 101 "));
         socket

@@ -41,7 +41,11 @@ fn a_listener_is_added_renamed_and_removed_and_the_others_keep_their_connections
     // It may have been on its way when the listener went: it is answered, and told to be the last.
     let last = going.get("a.test", "/");
     assert_eq!((last.status, last.header("connection")), (200, Some("close")));
-    assert_eq!(kept.get("a.test", "/").header("connection"), Some("keep-alive"), "the other listener's connection goes on");
+    assert_eq!(
+        kept.get("a.test", "/").header("connection"),
+        Some("keep-alive"),
+        "the other listener's connection goes on"
+    );
 }
 
 #[test]
@@ -140,7 +144,11 @@ fn plain_becomes_tls_on_the_same_port_and_a_new_certificate_is_for_the_next_hand
     gateway.reload(&tls(&second));
     assert_eq!(Client::tls(web, &ask).unwrap().peer_name().as_deref(), Some("second.test"));
     let again = kept.get("a.test", "/");
-    assert_eq!((again.status, again.header("connection")), (200, Some("keep-alive")), "its certificate was good");
+    assert_eq!(
+        (again.status, again.header("connection")),
+        (200, Some("keep-alive")),
+        "its certificate was good"
+    );
 }
 
 #[test]
