@@ -63,10 +63,14 @@ handshake FAILS blue -servername green
 answers "/blue/a?b=%20c" "blue /a?b=%20c"
 answers /green/ "green /"
 answers /app/ "blue /"
-sed -i -e 's/blue, weight: 100/blue, weight: 0/' \
-  -e 's/green, weight: 0 /green, weight: 100 /' "$VESTIBULE_CONF/routes.yaml"
-"${compose[@]}" restart gateway 2> /dev/null
-ready
+sed -e 's/blue, weight: 100/blue, weight: 0/' -e 's/green, weight: 0 /green, weight: 100 /' \
+  "$VESTIBULE_CONF/routes.yaml" > "$VESTIBULE_CONF/new"
+mv "$VESTIBULE_CONF/new" "$VESTIBULE_CONF/routes.yaml"
+end=$((SECONDS + 10))
+until "${compose[@]}" logs gateway 2>&1 | grep -q 'reload by files: applied'; do
+  [ $SECONDS -lt $end ] || fail "the replaced file was not noticed"
+  sleep 0.1
+done
 answers /app/ "green /"
 
 [ "$(docker image inspect -f '{{.Config.User}}' vestibule)" = 65532:65532 ] || fail "the image's user is not 65532"

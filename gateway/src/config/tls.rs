@@ -255,7 +255,7 @@ impl JsonSchema for ClientCertificateConfig {
 }
 
 /// A version of TLS towards clients: `1.2` or `1.3`, in quotes or not.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsVersion {
     /// RFC 5246.
     #[default]

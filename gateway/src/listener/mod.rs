@@ -34,7 +34,7 @@ use crate::engine::Engine;
 use crate::observe::{AccessLog, Line, access_log};
 use crate::proxy::ctx::{Client, RequestId};
 use crate::snapshot::live::Live;
-use crate::snapshot::{Https, Listener, Protocol};
+use crate::snapshot::{Listener, Protocol};
 
 /// How long a client may take for its side of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -105,8 +105,8 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
                 http_1(stream, &client, &services).await;
             }
         }
-        Protocol::Https(Https { acceptor, .. }) => {
-            let handshake = pingora_core::protocols::tls::server::handshake(acceptor, stream);
+        Protocol::Https(https) => {
+            let handshake = pingora_core::protocols::tls::server::handshake(&https.acceptor, stream);
             let mut stream = match timeout(HANDSHAKE, handshake).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return log::debug!("listener `{}`, {peer}: {error}", listener.name),

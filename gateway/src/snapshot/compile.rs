@@ -3,24 +3,20 @@
 use std::collections::HashMap;
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use openssl::ssl::SslVersion;
 use vestibule_plugins::{Path, Problem, Registry, Setting};
 
 use super::files::Files;
 use super::kept::{Kept, Owner, Plugins};
 use super::lint::{self, Subject};
+use super::listeners::Hall;
 use super::problem::{Places, Report, Warnings, merge};
 use super::routes::{self, Bench};
 use super::sources::Sources;
-use super::{Https, Listener, Protocol, Server, Snapshot, admin, reload, upstreams};
-use crate::config::{
-    self, AccessLogConfig, AccessLogPath, Config, Document, DownstreamTlsConfig, ListenerConfig, Loaded,
-    Threads, TlsVersion,
-};
-use crate::listener::{AllTerms, Certificate, ClientCheck, ListenerIds, TermsKey, acceptor};
+use super::{Server, Snapshot, admin, reload, upstreams};
+use crate::config::{self, AccessLogConfig, AccessLogPath, Config, Document, Loaded, Threads};
+use crate::listener::{AllTerms, ListenerIds};
 use crate::observe::Metrics;
 use crate::route::{Shadows, Table};
 use crate::upstream::{Policies, Upstream};
@@ -125,43 +121,23 @@ fn snapshot(
         }
     }
 
-    let mut listeners = Vec::new();
-    for (id, (name, listener)) in config.listeners.iter().enumerate() {
-        let at = root.key("listeners").key(name);
-        let same = |(_, other): &(&String, &ListenerConfig)| {
-            other.address == listener.address && listener.address.port() != 0
-        };
-        if let Some((other, _)) = config.listeners.iter().take(id).find(same) {
-            problems.push(
-                Problem::new(
-                    at.key("address"),
-                    format!("the listener `{other}` has the address `{}` already", listener.address),
-                )
-                .hint("give each listener an address of its own"),
-            );
-        }
-        if let Some(protocol) = protocol(listener, &at, &upstreams, &upstream_names, files, problems) {
-            let key =
-                TermsKey { listener: name.clone(), address: listener.address, spoken: protocol.spoken() };
-            listeners.push(Arc::new(Listener {
-                name: name.clone(),
-                id: workshop.listener_ids.intern(name),
-                address: listener.address,
-                protocol,
-                terms: workshop.terms.intern(key),
-                max_connections: listener.max_connections,
-                idle_timeout: listener.keepalive.idle_timeout,
-                open: workshop.metrics.listener(name),
-            }));
-        }
-    }
+    let hall = Hall {
+        config,
+        upstreams: &upstreams,
+        upstream_names: &upstream_names,
+        files,
+        kept: &workshop.kept,
+        ids: &workshop.listener_ids,
+        terms: &workshop.terms,
+        metrics: &workshop.metrics,
+    };
+    let listeners = hall.listeners(problems);
     if listener_names.is_empty() {
         problems.push(
             Problem::new(root.clone(), "no `listeners`: the gateway would listen nowhere")
                 .hint("add `listeners: { web: { address: \"0.0.0.0:8080\" } }`"),
         );
     }
-
     let reload = reload::compile(&config.reload, problems);
     let access_log = access_log(config, document);
     if let AccessLogPath::File(path) = &access_log.path {
@@ -262,84 +238,4 @@ fn server(config: &Config) -> Server {
         drain_timeout: config.server.drain_timeout,
         upstream_pool_size: config.server.upstream_pool_size,
     }
-}
-
-fn protocol(
-    listener: &ListenerConfig,
-    at: &Path,
-    upstreams: &HashMap<&str, Arc<Upstream>>,
-    upstream_names: &[String],
-    files: &Files<'_>,
-    problems: &mut Vec<Problem>,
-) -> Option<Protocol> {
-    match (&listener.tcp, &listener.tls) {
-        (None, None) => Some(Protocol::Http),
-        (None, Some(tls)) => https(tls, &at.key("tls"), files, problems),
-        (Some(_), Some(_)) => {
-            problems.push(
-                Problem::new(
-                    at.key("tls"),
-                    "a `tcp` listener passes TLS through untouched, so it has no `tls` of its own",
-                )
-                .hint("keep `tls` to end TLS here, or `tcp` to pass it through"),
-            );
-            None
-        }
-        (Some(tcp), None) => {
-            let at = at.key("tcp").key("upstream");
-            let Some(upstream) = upstreams.get(tcp.upstream.as_str()) else {
-                problems.extend(routes::unknown("upstream", &tcp.upstream, upstream_names, at));
-                return None;
-            };
-            let idle_timeout = (tcp.idle_timeout != Duration::ZERO).then_some(tcp.idle_timeout);
-            Some(Protocol::Tcp { upstream: upstream.clone(), idle_timeout })
-        }
-    }
-}
-
-fn https(
-    tls: &DownstreamTlsConfig,
-    at: &Path,
-    files: &Files<'_>,
-    problems: &mut Vec<Problem>,
-) -> Option<Protocol> {
-    let before = problems.len();
-    if tls.certificates.is_empty() {
-        problems.push(
-            Problem::new(at.key("certificates"), "a TLS listener needs at least one certificate")
-                .hint("write `certificates: [{ cert: FILE, key: FILE }]`"),
-        );
-    }
-    let mut certificates = Vec::new();
-    for (index, pair) in tls.certificates.iter().enumerate() {
-        match files.key_pair(pair, &at.key("certificates").index(index)) {
-            Ok((chain, key)) => certificates.push(Certificate { chain, key }),
-            Err(found) => problems.extend(found),
-        }
-    }
-    let clients = tls.client_certificate.as_ref().and_then(|clients| {
-        let roots = files.certificates(&clients.ca, &at.key("client_certificate").key("ca"));
-        roots
-            .map(|roots| ClientCheck { roots, required: clients.require })
-            .map_err(|problem| problems.push(problem))
-            .ok()
-    });
-    if problems.len() > before {
-        return None;
-    }
-    let min = match tls.min_version {
-        TlsVersion::Tls12 => SslVersion::TLS1_2,
-        TlsVersion::Tls13 => SslVersion::TLS1_3,
-    };
-    let made = acceptor(&certificates, clients.as_ref(), min).and_then(|acceptor| {
-        let terms = clients.as_ref().map(ClientCheck::terms).transpose()?;
-        let leaves =
-            certificates.iter().filter_map(|certificate| certificate.chain.first().cloned()).collect();
-        let authorities = clients.map(|clients| clients.roots).unwrap_or_default();
-        Ok(Protocol::Https(Https { acceptor, min_version: min, clients: terms, leaves, authorities }))
-    });
-    made.map_err(|error| {
-        problems.push(Problem::new(at.clone(), format!("OpenSSL does not take these settings: {error}")))
-    })
-    .ok()
 }

@@ -14,10 +14,11 @@ use serde_yaml::Value;
 use vestibule_plugins::{Plugin, Problem, Registry, Setting};
 
 use super::upstreams::protocol;
-use super::{Action, Snapshot};
+use super::{Action, Https, Snapshot};
 use crate::config::{
-    EndpointAddress, KeepaliveConfig, MatchConfig, PluginConfig, RouteConfig, UpstreamConfig,
+    EndpointAddress, KeepaliveConfig, MatchConfig, PluginConfig, RouteConfig, TlsVersion, UpstreamConfig,
 };
+use crate::listener::ClientTerms;
 use crate::upstream::{Known, Protocol, Upstream};
 
 /// What may be taken over. Nothing here keeps anything alive.
@@ -29,6 +30,8 @@ pub struct Kept {
     pub addresses: Index<(String, u16), Known>,
     /// Whether an upstream has said that it wants HTTP/1.1 for what one route asks under one TLS policy.
     pub wants_http1: Index<(Owner, UpstreamDefinition, u64), AtomicBool>,
+    /// With the keys of their clients' sessions.
+    pub https: Index<HttpsDefinition, Https>,
     plugins: Index<PluginDefinition, dyn Plugin>,
 }
 
@@ -111,6 +114,17 @@ impl UpstreamDefinition {
             idle_timeout: *idle_timeout,
         }
     }
+}
+
+/// All that an `Https` is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpsDefinition {
+    /// SHA-256 over each chain. A key is told by the certificate that it belongs to.
+    pub chains: Vec<[u8; 32]>,
+    /// Which client certificates are accepted.
+    pub clients: Option<ClientTerms>,
+    /// The lowest version of TLS.
+    pub min_version: TlsVersion,
 }
 
 /// Whose something is.
@@ -350,7 +364,8 @@ mod tests {
                 ),
             );
         }
-        let Kept { upstreams, addresses, wants_http1, plugins } = &workshop.kept;
+        // An acceptor is kept by the same index, and none of these has one.
+        let Kept { upstreams, addresses, wants_http1, plugins, https: _ } = &workshop.kept;
         let counts = [upstreams.len(), addresses.len(), wants_http1.len(), plugins.len()];
         assert!(counts.iter().all(|count| (1..=FIRST_SWEEP).contains(count)), "{counts:?}");
     }

@@ -11,6 +11,7 @@ pub mod files;
 mod golden;
 mod kept;
 mod lint;
+mod listeners;
 pub mod live;
 pub mod problem;
 pub mod reload;
@@ -114,7 +115,7 @@ pub enum Protocol {
     /// HTTP/1.1.
     Http,
     /// HTTP/1.1 or HTTP/2 over TLS.
-    Https(Https),
+    Https(Arc<Https>),
     /// Bytes, passed through to an upstream.
     Tcp {
         /// Where they go.

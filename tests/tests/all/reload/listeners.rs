@@ -2,7 +2,8 @@
 
 use std::net::{TcpListener, TcpStream};
 
-use vestibule_tests::certs::Certs;
+use openssl::ssl::{SslConnector, SslMethod, SslSession, SslVersion};
+use vestibule_tests::certs::{Certs, Pair};
 use vestibule_tests::client::{self, Client, ClientTls};
 use vestibule_tests::gateway::Gateway;
 use vestibule_tests::ports;
@@ -123,7 +124,7 @@ fn plain_becomes_tls_on_the_same_port_and_a_new_certificate_is_for_the_next_hand
     let ca = certs.authority("ca");
     let [first, second] = ["first.test", "second.test"].map(|name| certs.server(&ca, &[name]));
     let web = ports::free();
-    let tls = |pair: &vestibule_tests::certs::Pair| {
+    let tls = |pair: &Pair| {
         yaml(&format!(
             "web: {{ address: \"127.0.0.1:{web}\", tls: {{ certificates: [{{ cert: {}, key: {} }}] }} }}",
             quoted(&pair.cert),
@@ -149,6 +150,41 @@ fn plain_becomes_tls_on_the_same_port_and_a_new_certificate_is_for_the_next_hand
         (200, Some("keep-alive")),
         "its certificate was good"
     );
+}
+
+#[test]
+fn clients_resume_their_sessions_over_a_reload_unless_the_certificate_is_another_one() {
+    let certs = Certs::new();
+    let ca = certs.authority("ca");
+    let [first, second] = [(); 2].map(|()| certs.server(&ca, &["a.test"]));
+    let web = ports::free();
+    let yaml = |pair: &Pair, more: &str| {
+        let (cert, key) = (quoted(&pair.cert), quoted(&pair.key));
+        let tls = format!("tls: {{ certificates: [{{ cert: {cert}, key: {key} }}] }}");
+        yaml(&format!("web: {{ address: \"127.0.0.1:{web}\", {tls} }}{more}"))
+    };
+    // Under TLS 1.2 the session is there with the end of the handshake.
+    let handshake = |session: Option<&SslSession>| {
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
+        builder.set_ca_file(&ca.cert).unwrap();
+        builder.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
+        let mut ssl = builder.build().configure().unwrap().into_ssl("a.test").unwrap();
+        if let Some(session) = session {
+            // SAFETY: a session of a context with the same settings.
+            unsafe { ssl.set_session(session) }.unwrap();
+        }
+        let stream = TcpStream::connect(("127.0.0.1", web)).unwrap();
+        let stream = ssl.connect(stream).unwrap();
+        (stream.ssl().session().unwrap().to_owned(), stream.ssl().session_reused())
+    };
+    let gateway = Gateway::start(&yaml(&first, ""));
+    let (session, _) = handshake(None);
+    assert!(handshake(Some(&session)).1, "without a reload");
+    let more = format!(", more: {{ address: \"127.0.0.1:{}\" }}", ports::free());
+    gateway.reload(&yaml(&first, &more));
+    assert!(handshake(Some(&session)).1, "after a reload of something else");
+    gateway.reload(&yaml(&second, &more));
+    assert!(!handshake(Some(&session)).1, "after the certificate was replaced");
 }
 
 #[test]
