@@ -121,12 +121,12 @@ impl Serving {
     }
 
     /// Puts a snapshot in force, for whatever begins from now on. The candidate of a stage, if there was one, is dropped.
-    pub fn put_in_force(&mut self, next: Arc<Snapshot>, ready: Ready, control: &Control) {
+    pub async fn put_in_force(&mut self, next: Arc<Snapshot>, ready: Ready, control: &Control) {
         // First of all: a client that was not asked for the certificate that is asked for now must not be served by what
         // comes in force.
         self.terms.put_in_force(next.listeners.iter().map(|listener| &listener.terms));
         self.swap(InForce { running: next.clone(), stage: None });
-        self.sockets.commit(&next, ready.listening, &self.services);
+        self.sockets.commit(&next, ready.listening, &self.services).await;
         if let Some(bound) = ready.admin {
             log::info!("admin: http://{}", bound.address());
             self.serve_admin(bound, control);

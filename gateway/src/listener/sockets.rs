@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use vestibule_plugins::{Path, Problem};
 
@@ -55,6 +56,7 @@ struct Held {
     listener: Arc<Listener>,
     room: Arc<Room>,
     closing: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
 }
 
 /// Sockets that are bound for a snapshot that is not in force yet. Nobody can connect to them as yet.
@@ -86,17 +88,19 @@ impl Sockets {
     }
 
     /// Accepts at what is new and lets go of what the snapshot, which is in force by now, has no more. Clients that wait
-    /// at such an address are served still.
-    pub fn commit(&mut self, next: &Snapshot, new: Listening, services: &Services) {
-        self.0.retain(|place, held| {
-            let stays = place.listener(next).is_some();
-            match stays {
+    /// at such an address are served still. Returns when nobody can connect to one any more.
+    pub async fn commit(&mut self, next: &Snapshot, new: Listening, services: &Services) {
+        let mut gone = Vec::new();
+        for (place, held) in std::mem::take(&mut self.0) {
+            if place.listener(next).is_some() {
                 // Its limit may have changed.
-                true => held.room.changed.notify_one(),
-                false => drop(held.closing.send_replace(true)),
+                held.room.changed.notify_one();
+                self.0.insert(place, held);
+            } else {
+                held.closing.send_replace(true);
+                gone.push(held.accepting);
             }
-            stays
-        });
+        }
         for (place, listener, socket) in new.0 {
             let (closing, closed) = watch::channel(false);
             let room = Arc::new(Room::default());
@@ -107,8 +111,12 @@ impl Sockets {
                 closing: closed,
                 listener: listener.clone(),
             };
-            tokio::spawn(accepting.run(services.clone()));
-            self.0.insert(place, Held { listener, room, closing });
+            let accepting = tokio::spawn(accepting.run(services.clone()));
+            self.0.insert(place, Held { listener, room, closing, accepting });
+        }
+        for accepting in gone {
+            // It rests for a moment at most, where the process has no file descriptor left.
+            let _ = accepting.await;
         }
     }
 

@@ -96,7 +96,7 @@ impl Keeper {
         }
         serving.resolve(&snapshot).await.map_err(|problem| located(vec![problem]))?;
         let ready = prepared.listen().map_err(located)?;
-        serving.put_in_force(snapshot.clone(), ready, &control);
+        serving.put_in_force(snapshot.clone(), ready, &control).await;
         control.set_readiness(Readiness::Serving);
 
         let running = Known { snapshot: snapshot.clone(), digest: sources.digest() };
@@ -148,7 +148,7 @@ impl Keeper {
                 () = changed(&mut self.watch) => {
                     self.make(Change::Reload(How::AsFileSays), Trigger::Files).await;
                 }
-                _ = glance.tick(), if self.trial.is_some() => self.glance(),
+                _ = glance.tick(), if self.trial.is_some() => self.glance().await,
             }
         }
         self.control.set_readiness(Readiness::Draining);
@@ -161,7 +161,7 @@ impl Keeper {
             Change::Reload(how) => (Kind::Reload, self.reload(how, trigger).await),
             Change::Promote => {
                 let why = "promoted by hand".to_owned();
-                (Kind::Promote, self.promote(why).unwrap_or_else(Done::nothing_on_trial))
+                (Kind::Promote, self.promote(why).await.unwrap_or_else(Done::nothing_on_trial))
             }
             Change::Abort => (Kind::Abort, self.abort().unwrap_or_else(Done::nothing_on_trial)),
             Change::Rollback => (Kind::Rollback, self.roll_back().await),
@@ -201,7 +201,7 @@ impl Keeper {
         let known = Known { snapshot: candidate, digest };
         let done = match settings {
             Some(settings) => self.stage(known, settings, prepared),
-            None => self.apply(known, prepared),
+            None => self.apply(known, prepared).await,
         };
         Done { warnings, ..done }
     }
@@ -252,7 +252,7 @@ impl Keeper {
     }
 
     /// Puts a snapshot in force at once.
-    fn apply(&mut self, next: Known, prepared: Prepared) -> Done {
+    async fn apply(&mut self, next: Known, prepared: Prepared) -> Done {
         let ready = match prepared.listen() {
             Ok(ready) => ready,
             Err(problems) => {
@@ -260,7 +260,7 @@ impl Keeper {
             }
         };
         let dropped = self.trial.take().map(|trial| trial.stage.candidate.hash.clone());
-        self.serving.put_in_force(next.snapshot.clone(), ready, &self.control);
+        self.serving.put_in_force(next.snapshot.clone(), ready, &self.control).await;
         let before = std::mem::replace(&mut self.running, next);
         self.watch_or_not();
         let (old, new) = (before.snapshot.hash.clone(), &self.running.snapshot.hash);
@@ -288,12 +288,12 @@ impl Keeper {
         Done { other: Some(hash), ..Done::new(Outcome::Staged, message) }
     }
 
-    fn glance(&mut self) {
+    async fn glance(&mut self) {
         let Some(trial) = &self.trial else { return };
         let began = Instant::now();
         let (kind, done) = match trial.stage.judge(trial.stage.began.elapsed()) {
             Verdict::GoesOn => return,
-            Verdict::Promote { why } => (Kind::Promote, self.promote(why)),
+            Verdict::Promote { why } => (Kind::Promote, self.promote(why).await),
             Verdict::RollBack { why } => (Kind::Rollback, self.drop_candidate(Outcome::RolledBack, &why)),
         };
         if let Some(done) = done {
@@ -301,10 +301,10 @@ impl Keeper {
         }
     }
 
-    fn promote(&mut self, why: String) -> Option<Done> {
+    async fn promote(&mut self, why: String) -> Option<Done> {
         let Trial { stage, digest, prepared } = self.trial.take()?;
         let candidate = Known { snapshot: stage.candidate.clone(), digest };
-        let done = self.apply(candidate, prepared);
+        let done = self.apply(candidate, prepared).await;
         if done.outcome == Outcome::Refused {
             // An address was lost to another program while the candidate was on trial.
             self.serving.put_on_trial(None);
@@ -341,7 +341,7 @@ impl Keeper {
                 return done;
             }
         };
-        let done = self.apply(before.clone(), prepared);
+        let done = self.apply(before.clone(), prepared).await;
         if done.outcome == Outcome::Refused {
             self.before = Some(before);
             return done;
