@@ -2,5 +2,6 @@
 
 mod connections;
 mod listeners;
+mod page;
 mod state;
 mod trial;
