@@ -1,6 +1,7 @@
 //! Where clients connect: addresses are held by `sockets`, connections accepted up to a limit, and each is handed to what
 //! its listener speaks.
 
+mod handshake;
 mod name;
 pub mod sockets;
 mod stream;
@@ -11,7 +12,6 @@ mod tls;
 use std::fmt;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderValue;
 use pingora_core::apps::{HttpServerApp, ServerApp};
@@ -22,7 +22,6 @@ use pingora_core::protocols::{ALPN, GetProxyDigest, GetSocketDigest, IO, SocketD
 use pingora_http::ResponseHeader;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 pub use name::ListenerIds;
 pub use stream::Heads;
@@ -36,8 +35,6 @@ use crate::proxy::ctx::{Client, RequestId};
 use crate::snapshot::live::Live;
 use crate::snapshot::{Listener, Protocol};
 
-/// How long a client may take for its side of a TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many seconds a client may take to begin its only request, where the listener keeps no connection.
 const FIRST_REQUEST: u64 = 10;
 
@@ -106,17 +103,14 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
             }
         }
         Protocol::Https(https) => {
-            let handshake = pingora_core::protocols::tls::server::handshake(&https.acceptor, stream);
-            let mut stream = match timeout(HANDSHAKE, handshake).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return log::debug!("listener `{}`, {peer}: {error}", listener.name),
-                Err(_) => {
-                    return log::debug!(
-                        "listener `{}`, {peer}: no TLS handshake in {HANDSHAKE:?}",
-                        listener.name
-                    );
+            let mut stream = match handshake::accept(&https.acceptor, stream).await {
+                Ok(stream) => stream,
+                Err((reason, words)) => {
+                    listener.meter.handshake_failed(reason);
+                    return log::debug!("listener `{}`, {peer}: {words}", listener.name);
                 }
             };
+            listener.meter.shook_hands(stream.ssl().session_reused());
             client.certificate = tls::client_certificate(stream.ssl());
             let client = Arc::new(client);
             if let Some(mark) = mark(&client) {

@@ -277,7 +277,7 @@ impl Accepting {
     fn serve(&self, stream: tokio::net::TcpStream, services: &Services) {
         let (listener, services, seat) = (self.listener.clone(), services.clone(), self.room.enter());
         tokio::spawn(async move {
-            let _open = listener.open.enter();
+            let _open = listener.meter.enter();
             serve(stream, listener.clone(), services).await;
             drop(seat);
         });

@@ -12,14 +12,18 @@ use http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
+use super::listeners::{ListenerMeter, ListenerMetrics};
 use super::names::{self, Metric};
 use super::record::Record;
+use super::reloads::ReloadMetrics;
 use crate::diagnose::Cause;
+use crate::reload::entry::Entry;
 use crate::route::ListenerId;
+use crate::snapshot::certificates::Certificate;
 
 /// Upper bounds in seconds: from what an answer of the gateway's own takes to the default limit of a request.
 const DURATIONS: [f64; 16] =
@@ -34,7 +38,8 @@ pub struct Metrics {
     durations: HistogramVec,
     attempts: IntCounterVec,
     handshakes: IntCounterVec,
-    connections: IntGaugeVec,
+    listeners: ListenerMetrics,
+    reloads: ReloadMetrics,
     records: Mutex<AHashMap<(String, String), Weak<Record>>>,
 }
 
@@ -50,7 +55,8 @@ impl Metrics {
             durations: registered(&registry, HistogramVec::new(opts, &["route"])),
             attempts: counters(&registry, names::UPSTREAM_ATTEMPTS, &["upstream", "cause"]),
             handshakes: counters(&registry, names::TLS_HANDSHAKES, &["upstream", "resumed"]),
-            connections: gauges(&registry, names::OPEN_CONNECTIONS, &["listener"]),
+            listeners: ListenerMetrics::new(&registry),
+            reloads: ReloadMetrics::new(&registry),
             records: Mutex::default(),
             registry,
         };
@@ -91,8 +97,18 @@ impl Metrics {
     }
 
     /// For a listener of this name.
-    pub fn listener(&self, name: &str) -> OpenConnections {
-        OpenConnections(self.connections.with_label_values(&[name]))
+    pub fn listener(&self, name: &str) -> ListenerMeter {
+        self.listeners.meter(name)
+    }
+
+    /// What is in force has been changed, or has not been although it was asked for.
+    pub fn reloaded(&self, entry: &Entry) {
+        self.reloads.reloaded(entry);
+    }
+
+    /// The certificates that the running configuration uses, in place of all that were told before.
+    pub fn certificates(&self, certificates: &[Certificate]) {
+        self.reloads.certificates(certificates);
     }
 
     /// What is remembered of an endpoint, while any snapshot has it; `endpoint` is empty for the attempts that got to
@@ -127,6 +143,11 @@ pub struct RequestMeter {
 }
 
 impl RequestMeter {
+    /// How many are over.
+    pub fn requests(&self) -> u64 {
+        self.duration.get_sample_count()
+    }
+
     /// A request is over; `status` is absent where no answer was begun.
     pub fn ended(&self, listener: (ListenerId, &str), status: Option<u16>, took: Duration) {
         self.duration.observe(took.as_secs_f64());
@@ -225,47 +246,39 @@ impl fmt::Debug for UpstreamMeter {
     }
 }
 
-/// Counts the connections of one listener.
-pub struct OpenConnections(IntGauge);
-
-impl OpenConnections {
-    /// Counts one for as long as what is returned lives.
-    pub fn enter(&self) -> OpenConnection {
-        self.0.inc();
-        OpenConnection(self.0.clone())
-    }
-}
-
-/// A connection that is counted as open.
-pub struct OpenConnection(IntGauge);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-fn opts((name, help): Metric) -> Opts {
+pub(super) fn opts((name, help): Metric) -> Opts {
     Opts::new(name, help)
 }
 
-fn counters(registry: &Registry, metric: Metric, labels: &[&str]) -> IntCounterVec {
+pub(super) fn counters(registry: &Registry, metric: Metric, labels: &[&str]) -> IntCounterVec {
     registered(registry, IntCounterVec::new(opts(metric), labels))
 }
 
-fn gauges(registry: &Registry, metric: Metric, labels: &[&str]) -> IntGaugeVec {
-    registered(registry, IntGaugeVec::new(opts(metric), labels))
+pub(super) fn gauges(registry: &Registry, metric: Metric, labels: &[&str]) -> IntGaugeVec {
+    registered(registry, Ok(gauges_of(metric, labels)))
 }
 
-// Names and labels are constants, legal and each used once, so that neither of the two can fail.
-fn registered<T: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<T>) -> T {
-    let family = made.unwrap_or_else(|error| unreachable!("{error}"));
+/// A family that no registry knows.
+pub(super) fn gauges_of(metric: Metric, labels: &[&str]) -> IntGaugeVec {
+    legal(IntGaugeVec::new(opts(metric), labels))
+}
+
+pub(super) fn registered<T: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<T>,
+) -> T {
+    let family = legal(made);
     register(registry, family.clone());
     family
 }
 
 fn register(registry: &Registry, family: impl Collector + 'static) {
-    registry.register(Box::new(family)).unwrap_or_else(|error| unreachable!("{error}"));
+    legal(registry.register(Box::new(family)));
+}
+
+// Names and labels are constants, legal and each used once, so that nothing can fail.
+fn legal<T>(made: prometheus::Result<T>) -> T {
+    made.unwrap_or_else(|error| unreachable!("{error}"))
 }
 
 #[cfg(test)]
@@ -273,6 +286,9 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::observe::HandshakeFailure;
+    use crate::reload::entry::{Kind, Outcome, Trigger};
+    use crate::snapshot::certificates::Usage;
 
     /// What `promtool check metrics` and the naming rules of Prometheus ask for.
     #[test]
@@ -306,6 +322,15 @@ mod tests {
             names::UPSTREAM_ATTEMPTS,
             names::TLS_HANDSHAKES,
             names::OPEN_CONNECTIONS,
+            names::CONNECTIONS,
+            names::LISTENER_HANDSHAKES,
+            names::LISTENER_HANDSHAKE_FAILURES,
+            names::RELOADS,
+            names::RELOAD_DURATION,
+            names::LAST_RELOAD_SUCCESSFUL,
+            names::LAST_RELOAD_SUCCESS,
+            names::CONFIG_INFO,
+            names::CERTIFICATE_NOT_AFTER,
             names::BUILD_INFO,
         ];
         for (name, _) in own {
@@ -368,12 +393,24 @@ mod tests {
     }
 
     #[test]
+    fn the_reasons_of_failed_handshakes_are_told_apart() {
+        let metrics = Metrics::new();
+        let meter = metrics.listener("web");
+        for reason in HandshakeFailure::ALL {
+            meter.handshake_failed(reason);
+            let line = format!("{{listener=\"web\",reason=\"{}\"}} 1", reason.code());
+            assert!(metrics.encode().contains(&line), "{line}");
+        }
+    }
+
+    #[test]
     fn a_connection_is_open_until_it_is_dropped() {
         let metrics = Metrics::new();
         let open = metrics.listener("web").enter();
         assert!(metrics.encode().contains(r#"vestibule_open_connections{listener="web"} 1"#));
         drop(open);
         assert!(metrics.encode().contains(r#"vestibule_open_connections{listener="web"} 0"#));
+        assert!(metrics.encode().contains(r#"vestibule_connections_total{listener="web"} 1"#));
     }
 
     fn count_each(metrics: &Metrics) {
@@ -382,6 +419,33 @@ mod tests {
         upstream.answered();
         upstream.failed(Cause::ConnectRefused);
         upstream.shook_hands(true);
-        drop(metrics.listener("web").enter());
+        let listener = metrics.listener("web");
+        drop(listener.enter());
+        listener.shook_hands(false);
+        listener.handshake_failed(HandshakeFailure::Closed);
+        metrics.reloaded(&Entry {
+            number: 1,
+            time: "2026-11-21T09:10:19Z".into(),
+            trigger: Trigger::Start,
+            change: Kind::Reload,
+            result: Outcome::Applied,
+            message: String::new(),
+            duration_ms: 1.0,
+            config: "0123456789ab".into(),
+            other: None,
+            problems: Vec::new(),
+            warnings: 0,
+        });
+        metrics.certificates(&[Certificate {
+            usage: Usage::Listener,
+            owner: "listeners.web".into(),
+            subject: "CN=a.test".into(),
+            issuer: "CN=ca".into(),
+            names: Vec::new(),
+            serial: "0a".into(),
+            not_before: "2026-01-01T00:00:00Z".into(),
+            not_after: "2027-01-01T00:00:00Z".into(),
+            sha256: String::new(),
+        }]);
     }
 }

@@ -24,5 +24,44 @@ pub const TLS_HANDSHAKES: Metric = (
 /// Label `listener`.
 pub const OPEN_CONNECTIONS: Metric =
     ("vestibule_open_connections", "Connections from clients that are open now.");
+/// Label `listener`.
+pub const CONNECTIONS: Metric = ("vestibule_connections_total", "Connections that clients have made.");
+/// Labels `listener`, `resumed`.
+pub const LISTENER_HANDSHAKES: Metric = (
+    "vestibule_listener_tls_handshakes_total",
+    "TLS handshakes with clients that succeeded, by whether they resumed a session.",
+);
+/// Labels `listener`, `reason`.
+pub const LISTENER_HANDSHAKE_FAILURES: Metric = (
+    "vestibule_listener_tls_handshake_failures_total",
+    "TLS handshakes with clients that failed, by the reason.",
+);
+/// Labels `trigger`, `result`.
+pub const RELOADS: Metric = (
+    "vestibule_config_reloads_total",
+    "Changes of the configuration that were asked for, the first load included, by what asked and what came of it.",
+);
+/// No label.
+pub const RELOAD_DURATION: Metric = (
+    "vestibule_config_reload_duration_seconds",
+    "Time from a change being asked for to its being in force or refused.",
+);
+/// No label; 0 or 1.
+pub const LAST_RELOAD_SUCCESSFUL: Metric = (
+    "vestibule_config_last_reload_successful",
+    "Whether the last reload has put in force what the files said: 1 or 0.",
+);
+/// No label.
+pub const LAST_RELOAD_SUCCESS: Metric = (
+    "vestibule_config_last_reload_success_timestamp_seconds",
+    "When a reload last has put in force what the files said, in seconds since 1970.",
+);
+/// Label `config`; always 1.
+pub const CONFIG_INFO: Metric = ("vestibule_config_info", "The hash of the configuration that runs.");
+/// Labels `use`, `owner`, `serial`, `subject`.
+pub const CERTIFICATE_NOT_AFTER: Metric = (
+    "vestibule_certificate_not_after_timestamp_seconds",
+    "When a certificate that the configuration uses ends, in seconds since 1970.",
+);
 /// Label `version`; always 1.
 pub const BUILD_INFO: Metric = ("vestibule_build_info", "The version of the gateway that runs.");

@@ -393,6 +393,9 @@ impl Keeper {
         } else if trigger != Trigger::Start {
             log::info!("reload by {}: {}: {}", trigger.code(), entry.result.code(), entry.message);
         }
+        let running = &self.running.snapshot;
+        running.metrics.reloaded(&entry);
+        running.metrics.certificates(&running.certificates());
         self.control.remember(entry.clone());
         entry
     }

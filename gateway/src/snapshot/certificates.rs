@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::hash::MessageDigest;
 use openssl::x509::{X509, X509Ref};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Protocol, Snapshot, TargetTls};
@@ -15,7 +16,7 @@ use crate::diagnose::{name_text, names_of};
 use crate::upstream::{Roots, Trust, Verification};
 
 /// A certificate, and who uses it for what.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Certificate {
     /// What it is used for.
     #[serde(rename = "use")]
@@ -40,7 +41,7 @@ pub struct Certificate {
 }
 
 /// What a certificate is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Usage {
     /// A listener shows it to its clients.
@@ -85,6 +86,17 @@ impl Snapshot {
             Action::Respond { .. } | Action::Redirect(_) => &[],
         });
         targets.filter_map(|target| Some((target.upstream.name.as_str(), target.tls.as_ref()?)))
+    }
+}
+
+impl Usage {
+    /// As it stands in JSON and in the metric.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::ClientCertificate => "client_certificate",
+            Self::Ca => "ca",
+        }
     }
 }
 

@@ -56,7 +56,7 @@ impl Hall<'_> {
                 terms: self.terms.intern(key),
                 max_connections: config.max_connections,
                 idle_timeout: config.keepalive.idle_timeout,
-                open: self.metrics.listener(name),
+                meter: self.metrics.listener(name),
             }));
         }
         listeners

@@ -43,8 +43,8 @@ pub use sources::Sources;
 
 use crate::config::AccessLogConfig;
 use crate::listener::{ClientTerms, Spoken, Terms};
-use crate::observe::Metrics;
-use crate::observe::metrics::{OpenConnections, RequestMeter};
+use crate::observe::metrics::RequestMeter;
+use crate::observe::{ListenerMeter, Metrics};
 use crate::route::{ListenerId, Table};
 use crate::upstream::{TlsPolicy, Upstream};
 
@@ -106,8 +106,8 @@ pub struct Listener {
     pub max_connections: usize,
     /// How long a connection without a request is kept.
     pub idle_timeout: Duration,
-    /// Counts its connections.
-    pub open: OpenConnections,
+    /// Counts its connections and handshakes.
+    pub meter: ListenerMeter,
 }
 
 /// What is spoken at a listener.

@@ -1,0 +1,130 @@
+//! Counts the connections of one listener and their TLS handshakes.
+
+use std::sync::OnceLock;
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+
+use super::metrics::{counters, gauges};
+use super::names;
+
+/// The families that tell of listeners.
+pub(super) struct ListenerMetrics {
+    open: IntGaugeVec,
+    accepted: IntCounterVec,
+    handshakes: IntCounterVec,
+    failures: IntCounterVec,
+}
+
+impl ListenerMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self {
+            open: gauges(registry, names::OPEN_CONNECTIONS, &["listener"]),
+            accepted: counters(registry, names::CONNECTIONS, &["listener"]),
+            handshakes: counters(registry, names::LISTENER_HANDSHAKES, &["listener", "resumed"]),
+            failures: counters(registry, names::LISTENER_HANDSHAKE_FAILURES, &["listener", "reason"]),
+        }
+    }
+
+    pub(super) fn meter(&self, name: &str) -> ListenerMeter {
+        ListenerMeter {
+            name: name.to_owned(),
+            open: self.open.with_label_values(&[name]),
+            accepted: self.accepted.with_label_values(&[name]),
+            handshakes: self.handshakes.clone(),
+            resumed: [const { OnceLock::new() }; 2],
+            failures: self.failures.clone(),
+            failed: [const { OnceLock::new() }; HandshakeFailure::ALL.len()],
+        }
+    }
+}
+
+/// Counts for one listener.
+pub struct ListenerMeter {
+    name: String,
+    open: IntGauge,
+    accepted: IntCounter,
+    handshakes: IntCounterVec,
+    resumed: [OnceLock<IntCounter>; 2],
+    failures: IntCounterVec,
+    failed: [OnceLock<IntCounter>; HandshakeFailure::ALL.len()],
+}
+
+impl ListenerMeter {
+    /// Counts a connection as accepted, and as open for as long as what is returned lives.
+    pub fn enter(&self) -> OpenConnection {
+        self.accepted.inc();
+        self.open.inc();
+        OpenConnection(self.open.clone())
+    }
+
+    /// A TLS handshake succeeded.
+    pub fn shook_hands(&self, resumed: bool) {
+        let label = if resumed { "true" } else { "false" };
+        let make = || self.handshakes.with_label_values(&[self.name.as_str(), label]);
+        self.resumed[usize::from(resumed)].get_or_init(make).inc();
+    }
+
+    /// A TLS handshake failed.
+    pub fn handshake_failed(&self, reason: HandshakeFailure) {
+        let make = || self.failures.with_label_values(&[self.name.as_str(), reason.code()]);
+        self.failed[reason as usize].get_or_init(make).inc();
+    }
+}
+
+/// A connection that is counted as open.
+pub struct OpenConnection(IntGauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Why a client's TLS handshake failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeFailure {
+    /// It took too long.
+    Timeout,
+    /// The client has to show a certificate and has shown none.
+    NoCertificate,
+    /// The certificate that it has shown is not accepted.
+    BadCertificate,
+    /// The client said no: it does not trust the listener's certificate, say.
+    ClientAlert,
+    /// No version that both speak.
+    ProtocolVersion,
+    /// No cipher or group that both have.
+    NoSharedCipher,
+    /// The client closed the connection.
+    Closed,
+    /// Anything else: plain HTTP, say.
+    Other,
+}
+
+impl HandshakeFailure {
+    /// Each of them.
+    pub const ALL: [Self; 8] = [
+        Self::Timeout,
+        Self::NoCertificate,
+        Self::BadCertificate,
+        Self::ClientAlert,
+        Self::ProtocolVersion,
+        Self::NoSharedCipher,
+        Self::Closed,
+        Self::Other,
+    ];
+
+    /// As it stands in the metric.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::NoCertificate => "no_certificate",
+            Self::BadCertificate => "bad_certificate",
+            Self::ClientAlert => "client_alert",
+            Self::ProtocolVersion => "protocol_version",
+            Self::NoSharedCipher => "no_shared_cipher",
+            Self::Closed => "closed",
+            Self::Other => "other",
+        }
+    }
+}
