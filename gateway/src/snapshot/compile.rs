@@ -18,6 +18,7 @@ use super::{Server, Snapshot, admin, reload, upstreams};
 use crate::config::{self, AccessLogConfig, AccessLogPath, Config, Document, Loaded, Threads};
 use crate::listener::{AllTerms, ListenerIds};
 use crate::observe::Metrics;
+use crate::plan::Described;
 use crate::route::{Shadows, Table};
 use crate::upstream::{Policies, Upstream};
 
@@ -90,7 +91,10 @@ fn compile_with(loaded: &Loaded, workshop: &Workshop, files: &Files<'_>) -> Resu
     let snapshot = snapshot(config, document, workshop, files, &mut compiling);
     let problems = merge(decoding.clone(), compiling);
     match snapshot {
-        Some(snapshot) if problems.is_empty() => Ok(snapshot),
+        Some(mut snapshot) if problems.is_empty() => {
+            snapshot.described = Some(Box::new(Described::of(loaded, &snapshot)));
+            Ok(snapshot)
+        }
         _ => Err(Report::new(problems, document)),
     }
 }
@@ -202,6 +206,7 @@ fn snapshot(
         routes: compiled,
         upstreams: config.upstreams.keys().filter_map(|name| upstreams.get(name.as_str()).cloned()).collect(),
         warnings: Warnings::new(warnings, document),
+        described: None,
         places: Places::new(document, late(config)),
         unrouted: workshop.metrics.route("", workshop.listener_ids.count()),
         metrics: workshop.metrics.clone(),

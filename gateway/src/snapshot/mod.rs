@@ -45,6 +45,7 @@ use crate::config::AccessLogConfig;
 use crate::listener::{ClientTerms, Spoken, Terms};
 use crate::observe::metrics::RequestMeter;
 use crate::observe::{ListenerMeter, Metrics};
+use crate::plan::Described;
 use crate::route::{ListenerId, Table};
 use crate::upstream::{TlsPolicy, Upstream};
 
@@ -69,6 +70,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// Every upstream, by name.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What it says, for whoever may ask; nothing only while it is being compiled.
+    pub described: Option<Box<Described>>,
     /// What the file may say and hardly means.
     pub warnings: Warnings,
     /// Where keys stand that may yet turn out wrong.
