@@ -75,8 +75,6 @@ impl AdminClient {
     ///
     /// # Errors
     /// As `get`.
-    // `vestibule reload` is to use it.
-    #[allow(dead_code)]
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
         self.ask(Method::POST, path, Some(body)).await
     }
@@ -129,7 +127,7 @@ impl Answer {
         let Self { status, body } = self;
         match status {
             200..300 => Ok(body),
-            401 | 403 => bail!(
+            401 => bail!(
                 "the admin endpoint refuses this without its token ({status})\nhint: name the file that holds it: `--token-file FILE`"
             ),
             _ => {

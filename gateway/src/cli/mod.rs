@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod plan;
+mod reload;
 mod run;
 mod schema;
 mod test;
@@ -76,6 +77,15 @@ enum Command {
         #[arg(long, default_value_t = 8080)]
         port: u16,
     },
+    /// Have a running gateway load its files and put in force what they say, at once or by a stage. Exits with 1 where
+    /// that is refused, or where a stage that was followed ended without being promoted.
+    Reload(reload::ReloadArguments),
+    /// Have a running gateway put the candidate of a stage in force for all.
+    Promote(reload::GatewayArguments),
+    /// Have a running gateway drop the candidate of a stage.
+    Abort(reload::GatewayArguments),
+    /// Have a running gateway go back to the configuration before.
+    Rollback(reload::GatewayArguments),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
 }
@@ -126,6 +136,10 @@ pub fn main(registry: Registry) -> ExitCode {
         },
         Command::Test { config: ConfigArgument { config }, cases } => test::test(&config, &cases, &workshop),
         Command::Demo { port } => demo::demo(port, Arc::new(workshop)),
+        Command::Reload(arguments) => reload::reload(&arguments),
+        Command::Promote(gateway) => reload::change(&gateway, "/stage/promote"),
+        Command::Abort(gateway) => reload::change(&gateway, "/stage/abort"),
+        Command::Rollback(gateway) => reload::change(&gateway, "/rollback"),
         Command::Schema => schema::schema(&workshop.registry),
     };
     match done {
