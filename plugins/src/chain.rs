@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::retry::RetryPolicy;
-use crate::{Hooks, Path, Plugin, RequestInfo, Verdict};
+use crate::{Hooks, Path, Plugin, RequestInfo, Segment, Verdict};
 
 /// A plugin, and where it stands in the file.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub enum Ran {
 
 /// The plugins of a route: the common ones first, then its own.
 pub struct Chain {
+    /// Where each plugin stands in the file.
+    places: Vec<Path>,
     request: Vec<(Hooks, Link)>,
     /// Last first.
     response: Vec<Arc<dyn Plugin>>,
@@ -39,8 +41,10 @@ pub struct Chain {
 impl Chain {
     /// A chain that runs `links` in this order on the request and in reverse on the response.
     pub fn new(links: Vec<Link>) -> Self {
+        let places = links.iter().map(|link| link.at.clone()).collect();
         let hooked: Vec<(Hooks, Link)> = links.into_iter().map(|link| (link.plugin.hooks(), link)).collect();
         Self {
+            places,
             waits: hooked.iter().any(|(hooks, _)| hooks.wait),
             retry: hooked
                 .iter()
@@ -59,6 +63,14 @@ impl Chain {
     /// Whether a plugin has to wait, so that `request_waiting` must be called.
     pub fn waits(&self) -> bool {
         self.waits
+    }
+
+    /// The name of each plugin, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().filter_map(|at| match at.0.last()? {
+            Segment::Key(name) => Some(name.as_str()),
+            Segment::Index(_) => None,
+        })
     }
 
     /// Whether any plugin sees the response.

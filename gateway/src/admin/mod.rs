@@ -1,11 +1,22 @@
-//! Where the gateway tells about itself: a listener of its own, apart from the requests' way and with limits of its own.
+//! Where the gateway tells about itself and is told what to do: a listener of its own, apart from the requests' way and
+//! with limits of its own.
 //!
-//! What is told stands in `pages`. Nothing here may slow a request down.
+//! What there is stands in `operations`, who may ask for it in `gate`. Nothing here may slow a request down.
 
-mod pages;
+mod asked;
+mod causes;
+mod certificates;
+mod gate;
+mod openapi;
+mod operations;
+mod problem;
+mod reloads;
+mod routes;
+mod running;
 mod upstreams;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +26,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::sleep;
 use vestibule_plugins::{Path, Problem};
 
 use crate::listener::sockets;
@@ -26,8 +36,9 @@ use crate::snapshot::Admin;
 
 /// Connections open at once; one more waits in the kernel's queue.
 const CONNECTIONS: usize = 64;
-/// How long a connection may take, from its first byte to the last one of the answer.
-const WHOLE: Duration = Duration::from_secs(10);
+/// How long a request may take to arrive, once its connection is there, and then its answer to leave. What it takes to
+/// compile a large configuration lies between the two.
+const MOVING: Duration = Duration::from_secs(10);
 /// How many bytes a request's head may have, and in how many fields.
 const HEAD: usize = 8 * 1024;
 const FIELDS: usize = 64;
@@ -64,9 +75,9 @@ pub fn bind(admin: &Arc<Admin>) -> Result<Bound, Problem> {
     Ok(Bound { asked_for: admin.address, socket })
 }
 
-/// Answers until it is dropped. What may be read, and by whom, is what the running snapshot says.
+/// Answers until it is dropped. Who may ask is what the running snapshot says at that moment.
 pub async fn accept(bound: Bound, control: Control) {
-    let Bound { socket, .. } = bound;
+    let Bound { asked_for, socket } = bound;
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let slot = slots.clone().acquire_owned().await;
@@ -80,28 +91,56 @@ pub async fn accept(bound: Bound, control: Control) {
         };
         let control = control.clone();
         tokio::spawn(async move {
-            serve(stream, control).await;
+            serve(stream, asked_for, control).await;
             drop(slot);
         });
     }
 }
 
-/// One request: a connection that is kept would need a limit for each of its phases, where so one is enough.
-async fn serve(stream: TcpStream, control: Control) {
-    let answer = service_fn(move |request: Request<Incoming>| {
-        let (head, _) = request.into_parts();
-        let control = control.clone();
-        // Not on a thread that serves requests: the page of a large configuration takes milliseconds to write.
-        spawn_blocking(move || pages::answer(&head, &control))
+/// What a connection waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The client, to send its request.
+    Arriving,
+    /// The gateway, to do what is asked.
+    Working,
+    /// The client, to take the answer.
+    Leaving,
+}
+
+/// One request: a connection that is kept would need a limit for each of its waits for the next one.
+async fn serve(stream: TcpStream, address: SocketAddr, control: Control) {
+    let (phase, mut now) = watch::channel(Phase::Arriving);
+    let answer = service_fn(|request: Request<Incoming>| {
+        let (control, phase) = (control.clone(), phase.clone());
+        async move {
+            let request = asked::read(request).await;
+            phase.send_replace(Phase::Working);
+            let response = operations::answer(request, address, control).await;
+            phase.send_replace(Phase::Leaving);
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
-    let connection = http1::Builder::new()
-        .keep_alive(false)
-        .max_buf_size(HEAD)
-        .max_headers(FIELDS)
-        .serve_connection(TokioIo::new(stream), answer);
-    match timeout(WHOLE, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => log::debug!("the admin endpoint: {error}"),
-        Err(_) => log::debug!("the admin endpoint: a client took longer than {WHOLE:?}"),
+    let mut connection = pin!(
+        http1::Builder::new()
+            .keep_alive(false)
+            .max_buf_size(HEAD)
+            .max_headers(FIELDS)
+            .serve_connection(TokioIo::new(stream), answer)
+    );
+    loop {
+        let is_moving = *now.borrow_and_update() != Phase::Working;
+        let done = tokio::select! {
+            done = &mut connection => done,
+            // The next phase has its own time.
+            _ = now.changed() => continue,
+            () = sleep(MOVING), if is_moving => {
+                return log::debug!("the admin endpoint: a client took longer than {MOVING:?}");
+            }
+        };
+        if let Err(error) = done {
+            log::debug!("the admin endpoint: {error}");
+        }
+        return;
     }
 }

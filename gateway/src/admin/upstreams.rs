@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::observe::Record;
@@ -11,13 +12,13 @@ use crate::snapshot::Snapshot;
 use crate::upstream::{Endpoint, Upstream};
 
 /// The whole page.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Upstreams<'a> {
     config: &'a str,
     upstreams: Vec<UpstreamRow<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct UpstreamRow<'a> {
     name: &'a str,
     endpoints: Vec<EndpointRow<'a>>,
@@ -26,7 +27,7 @@ struct UpstreamRow<'a> {
     no_endpoint: Option<Attempts>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct EndpointRow<'a> {
     endpoint: &'a str,
     addresses: Vec<String>,
@@ -35,7 +36,7 @@ struct EndpointRow<'a> {
     attempts: Attempts,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Attempts {
     successes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,12 +46,13 @@ struct Attempts {
     last_failure: Option<FailureRow>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct FailureRow {
     cause: &'static str,
     what: &'static str,
     remedy: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(default)]
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,

@@ -55,6 +55,15 @@ pub fn unmarked(text: &str) -> String {
     plain
 }
 
+/// The value of a header or a query parameter of this name, or `REDACTED` where it is a secret.
+pub fn value_of(name: &str, value: &str) -> String {
+    let hide = |_: &str| REDACTED.to_owned();
+    match is_secret_name(name) && !is_of_the_environment(value) {
+        true => hide(value),
+        false => text_told(value, Place::Words, &hide),
+    }
+}
+
 /// Whether something stood here that may not be told.
 pub fn is_redacted(text: &str) -> bool {
     text.contains("<redacted")

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName};
+use schemars::JsonSchema;
 use serde::Serialize;
 use siphasher::sip::SipHasher24;
 use vestibule_plugins::{DurationText, Percent};
@@ -227,7 +228,7 @@ fn counted(requests: u64) -> String {
 }
 
 /// How a stage goes, as the admin endpoint tells it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct StageStatus<'a> {
     share: String,
     #[serde(rename = "for")]
@@ -241,7 +242,7 @@ pub struct StageStatus<'a> {
     candidate: SideStatus<'a>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct GuardStatus {
     guard: String,
     standing: Now,
@@ -253,7 +254,7 @@ struct GuardStatus {
 }
 
 /// How a guard stands at this moment of the stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Now {
     Holds,
@@ -262,7 +263,7 @@ enum Now {
     Waits,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct SideStatus<'a> {
     config: &'a str,
     requests: u64,

@@ -1,6 +1,12 @@
 //! The admin endpoint: what it tells of requests and attempts, to whom, and what it bears.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod changes;
+mod described;
+mod documented;
+mod gate;
+mod handshakes;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
@@ -34,10 +40,25 @@ impl Told {
         Self { edge, admin }
     }
 
+    /// With more listeners beside `web`.
+    fn start_with(listeners: &str, rest: &str) -> Self {
+        let (admin, port) = (ports::free(), ports::free());
+        let gateway = Gateway::start(&format!(
+            "version: 1\nadmin: {{ address: \"127.0.0.1:{admin}\" }}\nlisteners:\n  \
+             web: {{ address: \"127.0.0.1:{port}\" }}\n  {listeners}\n{rest}\n"
+        ));
+        Self { edge: Edge { gateway, port }, admin }
+    }
+
     fn page(&self, path: &str) -> Response {
         let page = client::get(self.admin, "localhost", path);
         assert_eq!(page.status, 200, "{}", page.text());
         page
+    }
+
+    /// What is answered to a POST.
+    fn post(&self, path: &str, body: &str) -> Response {
+        Client::plain(self.admin).post("localhost", path, body.as_bytes())
     }
 
     /// Every sample whose name and labels begin so, by the rest of them.
@@ -274,52 +295,6 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
-fn the_page_of_the_admin_endpoint_tells_what_it_tells() {
-    let page = Page::read("docs/admin.md");
-    let mut example = page.configuration();
-    let gone = format!("127.0.0.1:{}", ports::free());
-    example.endpoints("app", [&gone]);
-    let (port, admin) = (example.port("web"), example.admin_port());
-    let gateway = example.start();
-    let read = |path: &str| client::get(admin, "localhost", path);
-    assert_eq!(gateway.failure(port, "localhost", "/"), (502, "connect_refused".into()));
-
-    for row in page.table("| path | tells |") {
-        assert_eq!(read(&row[0]).status, 200, "{row:?}");
-    }
-    // The sample differs from what is read in places, times and hashes alone.
-    let sample = page.blocks().into_iter().find(|block| block.kind == "json").unwrap().text;
-    let mut sample: Value = serde_json::from_str(&sample.replace("10.0.0.5:8080", &gone)).unwrap();
-    let told = read("/upstreams").json();
-    sample["config"] = told["config"].clone();
-    let failure = "/upstreams/0/endpoints/0/last_failure/time";
-    *sample.pointer_mut(failure).unwrap() = told.pointer(failure).unwrap().clone();
-    assert_eq!(told, sample);
-
-    // An upstream that speaks no TLS has its series nevertheless, so every family is there.
-    let text = read("/metrics").text();
-    let families: BTreeMap<&str, BTreeSet<&str>> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE vestibule_")?.split(' ').next())
-        .map(|name| {
-            let sample = text.lines().find(|line| line.starts_with(&format!("vestibule_{name}"))).unwrap();
-            let labels = sample.split_once('{').unwrap().1.split_once('}').unwrap().0;
-            let labels = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0));
-            (name, labels.filter(|label| *label != "le").collect())
-        })
-        .collect();
-    let rows = page.table("| metric | labels | counts |");
-    let expected: BTreeMap<&str, BTreeSet<&str>> = rows
-        .iter()
-        .map(|row| {
-            let labels = row[1].split(", ").map(|label| label.trim_matches('`')).collect();
-            (row[0].strip_prefix("vestibule_").unwrap(), labels)
-        })
-        .collect();
-    assert_eq!(families, expected);
-}
-
-#[test]
 fn causes_are_those_of_the_documentation() {
     let told = Told::start("routes: [{ respond: { body: hello } }]");
     let causes = told.page("/causes").json();
@@ -339,7 +314,9 @@ fn causes_are_those_of_the_documentation() {
 fn what_is_no_page_is_a_problem_and_pages_are_only_read() {
     let told = Told::start("routes: [{ respond: { body: hello } }]");
     assert_eq!(told.page("/healthz").text(), "ok\n");
-    let head = Client::plain(told.admin).send("HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n").to_end().unwrap();
+    assert_eq!(told.page("/readyz").text(), "ready\n");
+    let head =
+        Client::plain(told.admin).send("HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").to_end().unwrap();
     assert!(head.starts_with(b"HTTP/1.1 200") && head.ends_with(b"\r\n\r\n"), "HEAD has a body");
     let type_of = |path: &str| told.page(path).header("content-type").unwrap().to_owned();
     assert!(type_of("/metrics").starts_with("text/plain; version=0.0.4"));
@@ -347,21 +324,23 @@ fn what_is_no_page_is_a_problem_and_pages_are_only_read() {
         (type_of("/upstreams").as_str(), type_of("/causes").as_str()),
         ("application/json", "application/json")
     );
-    for (request, status) in [
-        ("GET / ", 404),
-        ("GET /metrics/ ", 404),
-        ("POST /nowhere ", 404),
-        ("POST /metrics ", 405),
-        ("DELETE /healthz ", 405),
+    for (request, status, allowed) in [
+        ("GET /metrics/ ", 404, None),
+        ("POST /nowhere ", 404, None),
+        ("POST /metrics ", 405, Some("GET, HEAD")),
+        ("DELETE /healthz ", 405, Some("GET, HEAD")),
+        ("GET /reload ", 405, Some("POST")),
+        ("PUT /stage ", 405, Some("GET, HEAD, POST")),
     ] {
-        let request = format!("{request}HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        let request = format!("{request}HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
         let answer = Client::plain(told.admin).send(&request).response();
         assert_eq!(answer.status, status, "{request}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{request}");
         let problem = answer.json();
         assert_eq!(problem["status"], status);
         assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
-        assert_eq!(answer.header("allow"), (status == 405).then_some("GET, HEAD"));
+        assert_eq!(answer.header("allow"), allowed, "{request}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
     }
 }
 
@@ -377,11 +356,17 @@ fn without_its_token_nothing_is_told() {
          listeners: {{ web: {{ address: \"127.0.0.1:{port}\" }} }}\nroutes: [{{ respond: {{ body: hello }} }}]",
         quoted(&file)
     ));
-    let ask = |path: &str, fields: &str| {
-        Client::plain(admin).send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).response()
+    let ask = |method: &str, path: &str, fields: &str| {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: a.test\r\n{fields}Content-Length: 0\r\n\r\n");
+        Client::plain(admin).send(head).response()
     };
+    let shown = format!("Authorization: Bearer {TOKEN}\r\n");
+    let description = ask("GET", "/openapi.json", &shown).json();
+    let mut operations = described::operations(&description);
+    operations.push(("GET".to_owned(), "/nowhere".to_owned()));
     let mut answers = String::new();
-    for path in ["/metrics", "/upstreams", "/causes", "/nowhere"] {
+    for (method, path) in &operations {
+        let is_public = ["/healthz", "/readyz"].contains(&path.as_str());
         for wrong in [
             String::new(),
             "Authorization: Bearer \r\n".into(),
@@ -390,19 +375,28 @@ fn without_its_token_nothing_is_told() {
             format!("Authorization: Basic {TOKEN}\r\n"),
             format!("Authorization: {TOKEN}\r\n"),
         ] {
-            let answer = ask(path, &wrong);
+            let answer = ask(method, path, &wrong);
+            answers += &format!("{answer:?}{}", answer.text());
+            // A probe needs no secret, and learns none.
+            if is_public {
+                assert_eq!(answer.status, 200, "{path} {wrong}");
+                continue;
+            }
             assert_eq!(answer.status, 401, "{path} {wrong}");
             assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"vestibule\""));
-            answers += &format!("{answer:?}{}", answer.text());
         }
         for scheme in ["Bearer", "bearer"] {
-            let answer = ask(path, &format!("Authorization: {scheme} {TOKEN}\r\n"));
-            assert_eq!(answer.status, if path == "/nowhere" { 404 } else { 200 }, "{path}");
+            let answer = ask(method, path, &format!("Authorization: {scheme} {TOKEN}\r\n"));
+            let expected = match path.as_str() {
+                "/nowhere" => 404,
+                "/stage" if method == "GET" => 404,
+                "/stage/promote" | "/stage/abort" | "/rollback" => 409,
+                _ => 200,
+            };
+            assert_eq!(answer.status, expected, "{method} {path}: {}", answer.text());
             answers += &format!("{answer:?}{}", answer.text());
         }
     }
-    // A probe needs no secret, and learns none.
-    assert_eq!(ask("/healthz", "").text(), "ok\n");
     gateway.stop();
     assert!(!answers.contains(TOKEN) && !gateway.stderr().contains(TOKEN), "the token is told");
 }
@@ -437,6 +431,9 @@ fn slow_clients_and_large_heads_are_bounded_and_keep_nobody_waiting() {
     for (number, client) in slow.iter_mut().enumerate() {
         client.write_all(&b"GET /metrics HTTP/1.1\r\nHost: a\r\n"[..number * 3]).unwrap();
     }
+    let mut body = connected(told.admin);
+    body.write_all(b"POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{").unwrap();
+    slow.push(body);
     assert_eq!(told.page("/healthz").text(), "ok\n");
     assert_eq!(told.edge.get("a.test", "/").text(), "hello");
     assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
@@ -482,6 +479,9 @@ fn it_answers_until_the_last_request_has_ended() {
     told.edge.gateway.wait_for("stopping: ");
     assert_eq!(told.page("/healthz").text(), "ok\n");
     assert_eq!(told.samples("vestibule_open_connections{listener=\"web\"}")[""], "1");
+    // Nobody is to send new clients here.
+    let ready = client::get(told.admin, "localhost", "/readyz");
+    assert_eq!((ready.status, ready.text().as_str()), (503, "draining\n"));
     // An idle client of the endpoint is nothing to wait for.
     let _idle = connected(told.admin);
     drop(sender);

@@ -61,11 +61,6 @@ impl Example {
         port_of(&self.yaml["listeners"][listener])
     }
 
-    /// Where the admin endpoint is now.
-    pub fn admin_port(&self) -> u16 {
-        port_of(&self.yaml["admin"])
-    }
-
     /// Puts other addresses in place of an upstream's, weights and all that stands beside them kept.
     pub fn endpoints<A: AsRef<str>>(
         &mut self,

@@ -19,6 +19,9 @@ const ENV: &str = "env-4f1c88d05be2";
 const AUTHORIZATION: &str = "bearer-83bc0d6ef917";
 const QUERY: &str = "query-5d2ea9903c41";
 const COOKIE: &str = "cookie-0a77b1f3d86c";
+/// Stands in the file, to be matched and to be sent.
+const LITERAL: &str = "literal-6b20e4f9a157";
+const ADMIN: &str = "admin-17c5e09d3b8a";
 
 /// The lines of a key file that could give it away.
 fn key_lines(key: &Path) -> Vec<String> {
@@ -38,7 +41,8 @@ fn no_secret_of_a_request_or_of_the_file_is_in_a_log_or_a_reply() {
     let certs = Certs::new();
     let (ca, other) = (certs.authority("ca"), certs.authority("other"));
     let (leaf, me) = (certs.server(&ca, &["a.test"]), certs.client(&ca, "me"));
-    let mut secrets: Vec<String> = [ENV, AUTHORIZATION, QUERY, COOKIE].map(str::to_owned).into();
+    let mut secrets: Vec<String> =
+        [ENV, AUTHORIZATION, QUERY, COOKIE, LITERAL, ADMIN].map(str::to_owned).into();
     secrets.extend([&leaf, &me].iter().flat_map(|pair| key_lines(&pair.key)));
 
     let tls = OriginTls { certificate: &leaf, clients: Some(ca.cert.clone()), insist_on_sni: false };
@@ -49,11 +53,14 @@ fn no_secret_of_a_request_or_of_the_file_is_in_a_log_or_a_reply() {
         "/busy" => Reply::new(503, "busy").into(),
         _ => Answer::Stall,
     });
-    let (port, tls_port) = (ports::free(), ports::free());
+    let (port, tls_port, admin) = (ports::free(), ports::free(), ports::free());
+    let token = certs.folder().join("admin.token");
+    fs::write(&token, ADMIN).unwrap();
     let pair = |pair: &Pair| format!("cert: {}, key: {}", quoted(&pair.cert), quoted(&pair.key));
     let yaml = format!(
         r#"
 version: 1
+admin: {{ address: "127.0.0.1:{admin}", token_file: {token} }}
 listeners:
   web: {{ address: "127.0.0.1:{port}" }}
   web-tls: {{ address: "127.0.0.1:{tls_port}", tls: {{ certificates: [{{ {server} }}] }} }}
@@ -66,6 +73,9 @@ plugins:
   - headers: {{ request: {{ set: {{ x-token: "${{env.VESTIBULE_TEST_SECRET}}" }} }} }}
   - retry: {{ attempts: 2, retry_on: [503, reset, connect_failure] }}
 routes:
+  - match: {{ paths: [/guarded], headers: {{ x-api-key: "{LITERAL}" }}, query: {{ access_token: {{ regex: "^{LITERAL}$" }} }} }}
+    respond: {{ body: guarded }}
+    plugins: [{{ headers: {{ response: {{ set: {{ set-cookie: "id={LITERAL}", authorization: "Bearer {LITERAL}" }} }} }} }}]
   - {{ match: {{ paths: [/secure] }}, upstream: secure }}
   - {{ match: {{ paths: [/distrusted] }}, upstream: distrusted }}
   - {{ match: {{ paths: [/gone] }}, upstream: gone }}
@@ -78,6 +88,7 @@ routes:
         gone = ports::free(),
         ca = quoted(&ca.cert),
         other = quoted(&other.cert),
+        token = quoted(&token),
     );
     for format in ["json", "text"] {
         let config = certs.folder().join("gateway.yaml");
@@ -124,10 +135,24 @@ routes:
         let _ = plain.to_end();
         assert!(secure.requests().iter().any(|request| request.header("x-token") == Some(ENV)));
 
+        let shown = format!("Host: a.test\r\nAuthorization: Bearer {ADMIN}\r\n\r\n");
+        let tell =
+            |path: &str| Client::plain(admin).send(format!("GET {path} HTTP/1.1\r\n{shown}")).response();
+        let description = tell("/openapi.json").json();
+        let mut pages =
+            Client::plain(admin).send("GET /config HTTP/1.1\r\nHost: a.test\r\n\r\n").response().text();
+        for (path, _) in description["paths"].as_object().unwrap() {
+            pages += &tell(path).text();
+        }
+        assert!(
+            pages.contains("/guarded") && pages.contains("x-api-key") && pages.contains("<redacted>"),
+            "{pages}"
+        );
         process.stop();
         let (log, access) = (process.lines(Pipe::Err).join("\n"), process.lines(Pipe::Out).join("\n"));
         assert!(log.contains("DEBUG"), "nothing was said at the level of debug:\n{log}");
         assert!(access.contains("/stall") && access.contains("tls_unknown_issuer"), "{access}");
+        check("pages", &pages, &secrets);
         check("log", &log, &secrets);
         check("access log", &access, &secrets);
         check("replies", &replies, &secrets);
