@@ -114,7 +114,9 @@ impl AllTerms {
             let asks_otherwise =
                 |other: &Arc<Terms>| other.key.clients().is_some() && other.key.clients() != key.clients();
             terms.refuses.store(!holds && now.clone().any(asks_otherwise), Ordering::Release);
-            terms.over.send_replace(!holds);
+            // Connections whose terms hold as before are not even woken.
+            let over = !holds;
+            terms.over.send_if_modified(|before| std::mem::replace(before, over) != over);
         }
     }
 
@@ -161,6 +163,17 @@ mod tests {
             all.intern(key(Some((root, true))));
         }
         assert_eq!(all.0.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_connection_is_told_when_its_terms_are_over_and_of_nothing_else() {
+        let all = AllTerms::default();
+        let (one, other) = (all.intern(key(None)), all.intern(key(Some((1, true)))));
+        let over = one.over();
+        all.put_in_force([&one].into_iter());
+        assert!(!over.has_changed().unwrap(), "they hold still");
+        all.put_in_force([&other].into_iter());
+        assert!(over.has_changed().unwrap() && *over.borrow());
     }
 
     #[test]
