@@ -2,9 +2,7 @@
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
-use std::time::Duration;
 
-use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
 
@@ -16,9 +14,6 @@ use crate::upstream::connect::UpstreamConnector;
 /// What serves HTTP.
 pub type Engine = HttpProxy<Proxy, UpstreamConnector>;
 
-/// How long an HTTP/2 connection without a stream is kept.
-const H2_IDLE: Duration = Duration::from_secs(60);
-
 /// Builds it. The engine's own server is not used: its stop sleeps for a fixed time, and a bind that fails leaves the
 /// process running without a listener.
 pub fn engine(proxy: Proxy, server: &Server, policies: Arc<Policies>) -> Engine {
@@ -28,15 +23,12 @@ pub fn engine(proxy: Proxy, server: &Server, policies: Arc<Policies>) -> Engine 
         upstream_keepalive_pool_size: server.upstream_pool_size.get().div_ceil(server.threads),
         ..ServerConf::default()
     };
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(H2_IDLE);
     let service = ProxyServiceBuilder::new(&Arc::new(conf), proxy)
         // What is handed back here are clients' sessions of a protocol of its own, and no listener of ours makes such.
         .custom(
             UpstreamConnector::new(policies, server.upstream_pool_size.get()),
             Arc::new(|_, _, _| Box::pin(std::future::ready(None))),
         )
-        .server_options(options)
         .build();
     // The engine offers no constructor with a connector but inside a service, which serves only sockets of its own.
     let mut service = ManuallyDrop::new(service);

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use crate::observe::HandshakeFailure;
 
-/// How long a client may take for its side of it.
-const LONGEST: Duration = Duration::from_secs(10);
+/// How long a client may take for its side of it, and then for that of HTTP/2.
+pub(super) const LONGEST: Duration = Duration::from_secs(10);
 
 // By the names of OpenSSL's `sslerr.h`, without their `SSL_R_`.
 const PEER_DID_NOT_RETURN_A_CERTIFICATE: i32 = 199;

@@ -2,6 +2,7 @@
 //! its listener speaks.
 
 mod handshake;
+mod http2;
 mod name;
 pub mod sockets;
 mod stream;
@@ -14,7 +15,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::raw_connect::ProxyDigest;
@@ -117,9 +118,7 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
                 // A TLS stream of the engine's ignores what is set on itself.
                 stream.get_mut().set_proxy_digest(mark);
                 match stream.selected_alpn_proto() {
-                    Some(ALPN::H2) => {
-                        drop(services.engine.process_new(Box::new(stream), &listener.terms.over()).await)
-                    }
+                    Some(ALPN::H2) => http2::http_2(stream, listener.terms.over(), &services).await,
                     _ => http_1(stream, &client, &services).await,
                 }
             }

@@ -22,9 +22,19 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::observe::AccessLog;
-use crate::snapshot::live::Live;
+use crate::snapshot::live::{InForce, Live};
 use crate::upstream::peer::Wanted;
 use ctx::Ctx;
+
+tokio::task_local! {
+    /// What was in force when the request of this task began, where that is not for its first hook to find out.
+    static BEGUN_ON: Arc<InForce>;
+}
+
+/// Has a request that is read in this future served by what was in force when it began.
+pub fn on<T>(in_force: Arc<InForce>, serve: impl Future<Output = T>) -> impl Future<Output = T> {
+    BEGUN_ON.scope(in_force, serve)
+}
 
 /// The gateway as the engine sees it.
 pub struct Proxy {
@@ -34,7 +44,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Runs requests on the snapshot that `live` holds when each begins.
+    /// Runs requests on the snapshot that `live` holds when each begins, but for those that `on` has told of.
     pub fn new(live: Arc<Live>, log: Arc<AccessLog>) -> Self {
         Self { live, log, requests: Arc::default() }
     }
@@ -51,7 +61,8 @@ impl ProxyHttp for Proxy {
     type CTX = Box<Ctx>;
 
     fn new_ctx(&self) -> Box<Ctx> {
-        Box::new(Ctx::new(&self.live.in_force(), &self.requests))
+        let begun = BEGUN_ON.try_with(|in_force| Ctx::new(in_force, &self.requests));
+        Box::new(begun.unwrap_or_else(|_| Ctx::new(&self.live.in_force(), &self.requests)))
     }
 
     // The engine's default would make a compression context for each request.

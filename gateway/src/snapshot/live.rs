@@ -29,6 +29,11 @@ impl Live {
         self.0.load()
     }
 
+    /// The same, held for as long as the caller holds it.
+    pub fn hold(&self) -> Arc<InForce> {
+        self.0.load_full()
+    }
+
     /// The snapshot that runs, held for as long as the caller holds it.
     pub fn pin(&self) -> Arc<Snapshot> {
         self.0.load().running.clone()
