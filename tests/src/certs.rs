@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use openssl::pkey::PKey;
 use openssl::symm::Cipher;
-use openssl::x509::X509;
+use openssl::x509::{X509, X509Ref};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
@@ -203,7 +203,11 @@ impl Certs {
 
 /// The pin of a certificate's key, by the steps of the example in RFC 7469 section 2.4.
 pub fn pin(pair: &Pair) -> String {
-    let leaf = X509::from_pem(&fs::read(&pair.cert).unwrap()).unwrap();
+    pin_of(&X509::from_pem(&fs::read(&pair.cert).unwrap()).unwrap())
+}
+
+/// The same of a certificate that a server showed.
+pub fn pin_of(leaf: &X509Ref) -> String {
     let key = leaf.public_key().unwrap().public_key_to_der().unwrap();
     format!("sha256/{}", openssl::base64::encode_block(&openssl::sha::sha256(&key)))
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslStream, SslVerifyMode};
 
-use crate::certs::Pair;
+use crate::certs::{Pair, pin_of};
 use crate::{PATIENCE, real};
 
 /// One connection, with what was read beyond the last response.
@@ -188,6 +188,12 @@ impl Client {
         let certificate = stream.ssl().peer_certificate()?;
         let entry = certificate.subject_name().entries_by_nid(openssl::nid::Nid::COMMONNAME).next()?;
         entry.data().to_string().ok()
+    }
+
+    /// The pin of the certificate that the other side showed, as `certs::pin` has it.
+    pub fn peer_pin(&self) -> Option<String> {
+        let Stream::Tls(stream) = &self.stream else { return None };
+        stream.ssl().peer_certificate().map(|certificate| pin_of(&certificate))
     }
 
     fn chunked(&mut self) -> io::Result<Vec<u8>> {

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-use crate::{PATIENCE, http2};
+use crate::{PATIENCE, client, http2};
 
 /// One connection to a TLS listener, on which ALPN chose HTTP/2.
 pub struct Http2Client {
@@ -89,6 +89,30 @@ impl Exchange<'_> {
                 it.come.extend_from_slice(&data);
             }
         })
+    }
+
+    /// The whole answer, where no part of it was asked for before.
+    pub fn response(&mut self) -> client::Response {
+        let (head, ()) = self.head().into_parts();
+        let header = |(name, value): (&HeaderName, &HeaderValue)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let body = self.within(async |it| {
+            let receiver = it.receiver.as_mut().expect("after the head");
+            let mut body = Vec::new();
+            while let Some(data) = receiver.data().await {
+                let data = data.unwrap();
+                receiver.flow_control().release_capacity(data.len()).unwrap();
+                body.extend_from_slice(&data);
+            }
+            body
+        });
+        client::Response {
+            version: format!("{:?}", head.version),
+            status: head.status.as_u16(),
+            headers: head.headers.iter().map(header).collect(),
+            body,
+        }
     }
 
     /// The answer's trailers, once its body has ended.

@@ -64,6 +64,12 @@ impl Nginx {
             .collect()
     }
 
+    /// What it has told so far of its connections, failed handshakes among it, for which it has the level `info`.
+    pub fn told(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.folder.path().join("error.log")).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
     /// Where the log is.
     pub fn log_file(&self) -> PathBuf {
         self.folder.path().join("access.log")
@@ -80,10 +86,10 @@ fn config(tls: &NginxTls, [port, plain_port, h2_port]: [u16; 3]) -> String {
     };
     // SAFETY: no arguments, cannot fail.
     let user = if unsafe { libc::geteuid() } == 0 { "user root;" } else { "" };
-    let report = r#"{"connection":"$connection","request":"$connection_requests","sni":"$ssl_server_name","resumed":"$ssl_session_reused","client":"$ssl_client_s_dn","host":"$http_host","protocol":"$server_protocol","tls":"$ssl_protocol","cipher":"$ssl_cipher","curve":"$ssl_curve","uri":"$request_uri","status":"$status"}"#;
+    let report = r#"{"connection":"$connection","request":"$connection_requests","sni":"$ssl_server_name","resumed":"$ssl_session_reused","client":"$ssl_client_s_dn","host":"$http_host","protocol":"$server_protocol","tls":"$ssl_protocol","cipher":"$ssl_cipher","curve":"$ssl_curve","uri":"$request_uri","status":"$status","port":"$server_port","version":"$http_x_version"}"#;
     format!(
         r#"
-daemon off; worker_processes 1; pid nginx.pid; error_log stderr notice; {user}
+daemon off; worker_processes 1; pid nginx.pid; error_log stderr notice; error_log error.log info; {user}
 events {{ worker_connections 1024; }}
 http {{
   log_format report escape=json '{report}';

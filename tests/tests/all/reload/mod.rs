@@ -3,5 +3,6 @@
 mod connections;
 mod listeners;
 mod page;
+mod load;
 mod state;
 mod trial;
