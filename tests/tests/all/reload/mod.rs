@@ -2,7 +2,7 @@
 
 mod connections;
 mod listeners;
-mod page;
 mod load;
+mod page;
 mod state;
 mod trial;

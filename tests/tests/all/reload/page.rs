@@ -25,7 +25,8 @@ fn the_blue_green_walk_through_does_what_it_prints() {
         ("9001", of(&blue)),
         ("9002", of(&green)),
     ];
-    let there = |text: &str| moved.iter().fold(text.to_owned(), |text, (page, here)| text.replace(page, here));
+    let there =
+        |text: &str| moved.iter().fold(text.to_owned(), |text, (page, here)| text.replace(page, here));
     let back = |text: &str| moved.iter().fold(text.to_owned(), |text, (page, here)| text.replace(here, page));
 
     let page = Page::read("docs/reload.md");
