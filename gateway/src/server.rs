@@ -2,6 +2,7 @@
 //! how it all ends. Whether one should is `reload`'s affair.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -44,7 +45,7 @@ pub struct Serving {
 }
 
 struct AdminTask {
-    bound: std::net::SocketAddr,
+    address: SocketAddr,
     task: JoinHandle<()>,
 }
 
@@ -59,7 +60,7 @@ pub struct Prepared {
 /// The same, with clients waiting at the new addresses.
 pub struct Ready {
     listening: Listening,
-    admin: Option<admin::Bound>,
+    admin: Option<admin::Listening>,
     log: Option<AccessLog>,
 }
 
@@ -107,7 +108,7 @@ impl Serving {
         let mut problems = Vec::new();
         let bound = self.sockets.bind(next).map_err(|failed| problems.extend(failed));
         let admin = match &next.admin {
-            Some(admin) if self.admin.as_ref().is_none_or(|held| held.bound != admin.address) => {
+            Some(admin) if self.admin.as_ref().is_none_or(|held| held.address != admin.address) => {
                 admin::bind(admin).map(Some)
             }
             _ => Ok(None),
@@ -127,9 +128,8 @@ impl Serving {
         self.terms.put_in_force(next.listeners.iter().map(|listener| &listener.terms));
         self.swap(InForce { running: next.clone(), stage: None });
         self.sockets.commit(&next, ready.listening, &self.services).await;
-        if let Some(bound) = ready.admin {
-            log::info!("admin: http://{}", bound.address());
-            self.serve_admin(bound, control);
+        if let Some(listening) = ready.admin {
+            self.serve_admin(listening, control);
         }
         if next.admin.is_none() {
             self.drop_admin();
@@ -157,11 +157,12 @@ impl Serving {
     }
 
     /// Lets the admin endpoint answer, as the first thing of all.
-    pub fn serve_admin(&mut self, bound: admin::Bound, control: &Control) {
+    pub fn serve_admin(&mut self, listening: admin::Listening, control: &Control) {
         self.drop_admin();
-        let address = bound.asked_for();
-        let task = tokio::spawn(admin::accept(bound, control.clone()));
-        self.admin = Some(AdminTask { bound: address, task });
+        let address = listening.address();
+        log::info!("admin: http://{}", listening.found_at());
+        let task = tokio::spawn(admin::accept(listening, control.clone()));
+        self.admin = Some(AdminTask { address, task });
     }
 
     /// Accepts nothing more, closes what is idle, and returns as soon as nothing is in flight, or at the drain
@@ -193,6 +194,7 @@ impl Serving {
         let mut both = policy_keys(&self.live.in_force());
         let rest = policy_keys(&next);
         both.extend(&rest);
+        next.running.metrics.staged(next.stage.is_some());
         // Those of the next snapshot before the first request that makes one, those of the last one until none does.
         self.policies.put_in_force(&both);
         self.live.swap(next);
@@ -253,7 +255,9 @@ impl Prepared {
     /// Another program has taken an address meanwhile.
     pub fn listen(self) -> Result<Ready, Vec<Problem>> {
         let Self { bound, admin, log } = self;
-        Ok(Ready { listening: bound.listen()?, admin, log })
+        let listening = bound.listen()?;
+        let admin = admin.map(admin::Bound::listen).transpose().map_err(|problem| vec![problem])?;
+        Ok(Ready { listening, admin, log })
     }
 
     /// The admin endpoint, to be served before all else.

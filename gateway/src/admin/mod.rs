@@ -25,7 +25,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use vestibule_plugins::{Path, Problem};
@@ -45,39 +45,60 @@ const FIELDS: usize = 64;
 /// How long accepting rests when the process has no file descriptor left.
 const REST: Duration = Duration::from_millis(100);
 
-/// An admin endpoint that holds its address.
+/// An admin endpoint that holds its address. Nobody can connect to it as yet.
 pub struct Bound {
-    asked_for: SocketAddr,
-    socket: TcpListener,
+    address: SocketAddr,
+    socket: TcpSocket,
 }
 
-impl Bound {
-    /// The address that it holds.
-    pub fn address(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap_or(self.asked_for)
-    }
-
-    /// The address that the file names.
-    pub fn asked_for(&self) -> SocketAddr {
-        self.asked_for
-    }
+/// The same, with clients waiting.
+pub struct Listening {
+    address: SocketAddr,
+    socket: TcpListener,
 }
 
 /// Takes the address. Within a tokio runtime.
 ///
 /// # Errors
 /// As for a listener.
-pub fn bind(admin: &Arc<Admin>) -> Result<Bound, Problem> {
+pub fn bind(admin: &Admin) -> Result<Bound, Problem> {
+    let address = admin.address;
+    let socket = sockets::socket(address).map_err(|error| not_bound(address, &error))?;
+    Ok(Bound { address, socket })
+}
+
+impl Bound {
+    /// Lets clients connect.
+    ///
+    /// # Errors
+    /// Another program has taken the address meanwhile.
+    pub fn listen(self) -> Result<Listening, Problem> {
+        let Self { address, socket } = self;
+        let socket = sockets::listen(socket).map_err(|error| not_bound(address, &error))?;
+        Ok(Listening { address, socket })
+    }
+}
+
+impl Listening {
+    /// The address that the file names.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where clients find it: the port is the one that the system chose, where the file left that to it.
+    pub fn found_at(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap_or(self.address)
+    }
+}
+
+fn not_bound(address: SocketAddr, error: &std::io::Error) -> Problem {
     let at = Path::root().key("admin").key("address");
-    let socket = sockets::socket(admin.address).and_then(sockets::listen);
-    let socket =
-        socket.map_err(|error| sockets::not_bound("the admin endpoint", admin.address, &error, at))?;
-    Ok(Bound { asked_for: admin.address, socket })
+    sockets::not_bound("the admin endpoint", address, error, at)
 }
 
 /// Answers until it is dropped. Who may ask is what the running snapshot says at that moment.
-pub async fn accept(bound: Bound, control: Control) {
-    let Bound { asked_for, socket } = bound;
+pub async fn accept(listening: Listening, control: Control) {
+    let Listening { address, socket } = listening;
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let slot = slots.clone().acquire_owned().await;
@@ -91,7 +112,7 @@ pub async fn accept(bound: Bound, control: Control) {
         };
         let control = control.clone();
         tokio::spawn(async move {
-            serve(stream, asked_for, control).await;
+            serve(stream, address, control).await;
             drop(slot);
         });
     }

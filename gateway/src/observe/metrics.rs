@@ -22,6 +22,7 @@ use super::record::Record;
 use super::reloads::ReloadMetrics;
 use crate::diagnose::Cause;
 use crate::reload::entry::Entry;
+use crate::reload::side::{Answer, Side};
 use crate::route::ListenerId;
 use crate::snapshot::certificates::Certificate;
 
@@ -99,6 +100,16 @@ impl Metrics {
     /// For a listener of this name.
     pub fn listener(&self, name: &str) -> ListenerMeter {
         self.listeners.meter(name)
+    }
+
+    /// One side of a stage has answered a request.
+    pub fn answered_on_trial(&self, side: Side, answer: Answer) {
+        self.reloads.answered(side, answer);
+    }
+
+    /// A stage has begun, or there is none any more.
+    pub fn staged(&self, is_staged: bool) {
+        self.reloads.staged(is_staged);
     }
 
     /// What is in force has been changed, or has not been although it was asked for.
@@ -329,6 +340,8 @@ mod tests {
             names::RELOAD_DURATION,
             names::LAST_RELOAD_SUCCESSFUL,
             names::LAST_RELOAD_SUCCESS,
+            names::STAGE_REQUESTS,
+            names::STAGE_ACTIVE,
             names::CONFIG_INFO,
             names::CERTIFICATE_NOT_AFTER,
             names::BUILD_INFO,

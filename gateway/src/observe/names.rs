@@ -56,6 +56,13 @@ pub const LAST_RELOAD_SUCCESS: Metric = (
     "vestibule_config_last_reload_success_timestamp_seconds",
     "When a reload last has put in force what the files said, in seconds since 1970.",
 );
+/// Labels `side`, `result`.
+pub const STAGE_REQUESTS: Metric = (
+    "vestibule_stage_requests_total",
+    "Requests during staged reloads, by the side that answered and whether it failed.",
+);
+/// No label; 0 or 1.
+pub const STAGE_ACTIVE: Metric = ("vestibule_stage_active", "Whether a candidate is on trial: 1 or 0.");
 /// Label `config`; always 1.
 pub const CONFIG_INFO: Metric = ("vestibule_config_info", "The hash of the configuration that runs.");
 /// Labels `use`, `owner`, `serial`, `subject`.

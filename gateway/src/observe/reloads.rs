@@ -8,11 +8,14 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+};
 
 use super::metrics::{counters, gauges_of, opts, registered};
 use super::names::{self, Metric};
 use crate::reload::entry::{Entry, Kind, Outcome, Trigger};
+use crate::reload::side::{Answer, Side};
 use crate::snapshot::certificates::Certificate;
 
 /// Upper bounds in seconds: from a file of a few lines to one of many thousand routes that names slow disks.
@@ -24,18 +27,26 @@ pub(super) struct ReloadMetrics {
     duration: Histogram,
     is_successful: IntGauge,
     success_time: Gauge,
+    /// By side, good and failed.
+    staged: [[IntCounter; 2]; 2],
+    is_staged: IntGauge,
     running: Replaced,
     certificates: Replaced,
 }
 
 impl ReloadMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
+        let staged = counters(registry, names::STAGE_REQUESTS, &["side", "result"]);
+        let of_side =
+            |side: Side| ["good", "failed"].map(|result| staged.with_label_values(&[side.name(), result]));
         let duration = HistogramOpts::from(opts(names::RELOAD_DURATION)).buckets(DURATIONS.into());
         Self {
             reloads: counters(registry, names::RELOADS, &["trigger", "result"]),
             duration: registered(registry, Histogram::with_opts(duration)),
             is_successful: registered(registry, IntGauge::with_opts(opts(names::LAST_RELOAD_SUCCESSFUL))),
             success_time: registered(registry, Gauge::with_opts(opts(names::LAST_RELOAD_SUCCESS))),
+            staged: [Side::Running, Side::Candidate].map(of_side),
+            is_staged: registered(registry, IntGauge::with_opts(opts(names::STAGE_ACTIVE))),
             running: Replaced::new(registry, names::CONFIG_INFO, &["config"]),
             certificates: Replaced::new(
                 registry,
@@ -43,6 +54,14 @@ impl ReloadMetrics {
                 &["use", "owner", "serial", "subject"],
             ),
         }
+    }
+
+    pub(super) fn answered(&self, side: Side, answer: Answer) {
+        self.staged[usize::from(side == Side::Candidate)][usize::from(answer == Answer::Failed)].inc();
+    }
+
+    pub(super) fn staged(&self, is_staged: bool) {
+        self.is_staged.set(i64::from(is_staged));
     }
 
     pub(super) fn reloaded(&self, entry: &Entry) {

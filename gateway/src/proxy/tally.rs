@@ -59,6 +59,7 @@ pub fn on_trial(session: &Session, took: Duration, ctx: &Ctx) {
         None => Answer::Failed,
     };
     stage.note(*side, answer, took);
+    ctx.snapshot.metrics.answered_on_trial(*side, answer);
 }
 
 fn succeeded(ctx: &mut Ctx, took: Duration) {

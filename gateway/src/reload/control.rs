@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot};
 
-use super::entry::{Entry, History, Trigger};
+use super::entry::{Entry, History, Outcome, Trigger};
 use crate::config::StageConfig;
 use crate::snapshot::live::Live;
 
@@ -55,6 +56,7 @@ pub struct Control(Arc<Shared>);
 struct Shared {
     live: Arc<Live>,
     history: History,
+    since: ArcSwapOption<Entry>,
     readiness: AtomicU8,
     asking: mpsc::Sender<Asked>,
 }
@@ -71,7 +73,8 @@ impl Control {
     pub(super) fn new(live: Arc<Live>) -> (Self, mpsc::Receiver<Asked>) {
         let (asking, asked) = mpsc::channel(WAITING);
         let readiness = AtomicU8::new(Readiness::Starting as u8);
-        (Self(Arc::new(Shared { live, history: History::default(), readiness, asking })), asked)
+        let (history, since) = (History::default(), ArcSwapOption::empty());
+        (Self(Arc::new(Shared { live, history, since, readiness, asking })), asked)
     }
 
     /// Asks for a change and waits until it is made or refused, one after the other. `None` where the process ends first.
@@ -91,6 +94,11 @@ impl Control {
         self.0.history.entries()
     }
 
+    /// The change by which that came in force which runs.
+    pub fn since(&self) -> Option<Arc<Entry>> {
+        self.0.since.load_full()
+    }
+
     /// Whether clients may be sent here.
     pub fn readiness(&self) -> Readiness {
         match self.0.readiness.load(Ordering::Acquire) {
@@ -105,6 +113,12 @@ impl Control {
     }
 
     pub(super) fn remember(&self, entry: Arc<Entry>) {
+        let before = self.since();
+        let is_another = before.is_none_or(|before| before.config != entry.config);
+        // The hash does not tell of a password that is another one.
+        if is_another || matches!(entry.result, Outcome::Applied | Outcome::Promoted) {
+            self.0.since.store(Some(entry.clone()));
+        }
         self.0.history.add(entry);
     }
 }

@@ -92,7 +92,8 @@ impl Keeper {
         // Every address before anything else: a start that cannot succeed ends at once.
         let mut prepared = serving.bind(&snapshot).map_err(located)?;
         if let Some(admin) = prepared.take_admin() {
-            serving.serve_admin(admin, &control);
+            let listening = admin.listen().map_err(|problem| located(vec![problem]))?;
+            serving.serve_admin(listening, &control);
         }
         serving.resolve(&snapshot).await.map_err(|problem| located(vec![problem]))?;
         let ready = prepared.listen().map_err(located)?;
@@ -310,6 +311,8 @@ impl Keeper {
             self.serving.put_on_trial(None);
             return Some(Done { outcome: Outcome::RolledBack, ..done });
         }
+        // It was opened when the stage began, and may have been moved away since.
+        self.serving.reopen_log();
         Some(Done { outcome: Outcome::Promoted, message: format!("{}: {why}", done.message), ..done })
     }
 
