@@ -254,7 +254,7 @@ fn a_connection_that_has_gone_silent_gets_no_further_request() {
         }
         server.ok(stream)
     });
-    let edge = h2c(port, "", "timeouts: { attempt: 2s }");
+    let edge = h2c(port, "", "timeouts: { attempt: 1s }");
     assert_eq!(edge.get("a.test", "/lost").status, 504);
     assert_eq!(edge.get("a.test", "/next").status, 200);
 }

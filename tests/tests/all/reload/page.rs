@@ -36,7 +36,7 @@ fn the_blue_green_walk_through_does_what_it_prints() {
     let conf = folder.path().join("conf");
     fs::create_dir(&conf).unwrap();
     let admin = format!("admin: {{ address: \"127.0.0.1:{}\" }}", moved[1].1);
-    let gateway = there(of_kind("yaml")).replace("admin: {}", &admin);
+    let gateway = there(of_kind("yaml gateway")).replace("admin: {}", &admin);
     fs::write(conf.join("gateway.yaml"), gateway).unwrap();
     fs::write(conf.join("routes.yaml"), of_kind("yaml routes")).unwrap();
     let mut command = Command::new(binary());
