@@ -19,6 +19,18 @@ pub struct Reload {
     pub stage: Option<StageSettings>,
 }
 
+/// Headers without which a request is not what it was.
+const OF_HTTP: [&str; 9] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -52,6 +64,13 @@ pub fn stage(config: &StageConfig, at: &Path, problems: &mut Vec<Problem>) -> Op
         problems
             .push(Problem::new(at.key("header"), message).hint("write a name such as `x-vestibule-side`"));
     });
+    if let Ok(Some(name)) = &header
+        && OF_HTTP.contains(&name.as_str())
+    {
+        let message = format!("`{name}` has a meaning of its own, and would be taken off each request");
+        problems
+            .push(Problem::new(at.key("header"), message).hint("write a name such as `x-vestibule-side`"));
+    }
     let guards = config.guards.as_ref().map(|guards| guards.iter().map(|guard| guard.0).collect());
     let settings = StageSettings {
         share,
@@ -106,6 +125,10 @@ mod tests {
         check("for: 24h1ms", Some("for: a stage lasts from `1s` to `24h`, got `24h1ms`"));
         check("header: X-Side", None);
         check("header: 'x side'", Some("header: `x side` is no name of a header"));
+        check(
+            "header: Host",
+            Some("header: `host` has a meaning of its own, and would be taken off each request"),
+        );
         check("header: ''", Some("header: `` is no name of a header"));
         check("guards: []", None);
         check("min_requests: 0", None);
