@@ -67,7 +67,8 @@ The gateway listens on 127.0.0.1:{port}. Behind it is a TLS origin that ends eve
   curl -i http://127.0.0.1:{port}/api/v1/x   works: `strip_prefix: /api`, so the origin sees /v1/x
 
   {program} doctor -c {file}
-                                             says why /no-sni fails, and prints the change that mends it
+                                             says why /no-sni fails, and prints the change that mends it: make it in
+                                             that file and ask again, since a changed file is in force at once
 
 Ctrl-C ends it.",
         program = std::env::args().next().unwrap_or_else(|| "vestibule".to_owned()),
