@@ -1,7 +1,7 @@
 //! Asks the admin endpoint of a gateway that runs: GET and POST of JSON, and problems (RFC 9457) in plain words.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Where the admin endpoint is, unless the file says otherwise.
-pub const ADDRESS: &str = "http://127.0.0.1:9901";
+const ADDRESS: &str = "http://127.0.0.1:9901";
 
 /// So long may connecting take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -23,6 +23,27 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(60);
 /// No more of an answer is read.
 const MOST_BODY: usize = 64 << 20;
+
+/// Which gateway is asked.
+#[derive(clap::Args)]
+pub struct AdminArguments {
+    /// The admin endpoint of the gateway that runs.
+    #[arg(long, value_name = "URL", default_value = ADDRESS)]
+    admin: String,
+    /// The file with the token that the admin endpoint asks for.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl AdminArguments {
+    /// A client of its endpoint.
+    ///
+    /// # Errors
+    /// As for `AdminClient::new`.
+    pub fn client(&self) -> anyhow::Result<AdminClient> {
+        AdminClient::new(&self.admin, self.token_file.as_deref())
+    }
+}
 
 /// The admin endpoint of one gateway.
 pub struct AdminClient {

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 
 use super::ConfigArgument;
-use super::admin_client::{ADDRESS, AdminClient};
+use super::admin_client::{AdminArguments, AdminClient};
 use super::run::runtime;
 use crate::config;
 use crate::plan::{self, Described};
@@ -22,12 +22,8 @@ pub struct PlanArguments {
     /// Compare with this file or folder, and not with the gateway that runs.
     #[arg(long, value_name = "FILE or FOLDER", conflicts_with_all = ["admin", "token_file"])]
     from: Option<PathBuf>,
-    /// The admin endpoint of the gateway that runs.
-    #[arg(long, value_name = "URL", default_value = ADDRESS)]
-    admin: String,
-    /// The file with the token that the admin endpoint asks for.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArguments,
     /// How it is printed.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -52,7 +48,7 @@ pub fn plan(arguments: &PlanArguments, workshop: &Workshop) -> anyhow::Result<Ex
         Some(from) => described(from, workshop).map_err(|error| {
             anyhow!("{error}\n\n`{}` is refused, so there is nothing to compare with", from.display())
         })?,
-        None => running(&AdminClient::new(&arguments.admin, arguments.token_file.as_deref())?)?,
+        None => running(&arguments.admin.client()?)?,
     };
     let plan = plan::plan(&old, &new, (workshop.now)())?;
     match arguments.format {

@@ -2,7 +2,6 @@
 //! is in force.
 
 use std::io::{IsTerminal, stdout};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use vestibule_plugins::{DurationText, Percent};
 
-use super::admin_client::{ADDRESS, AdminClient, Answer};
+use super::admin_client::{AdminArguments, AdminClient, Answer};
 use super::run::runtime;
 use crate::config::{GuardConfig, StageConfig};
 use crate::reload::entry::{Entry, Outcome, ProblemRow};
@@ -23,12 +22,8 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// Which gateway is told, and how what it says is printed.
 #[derive(clap::Args)]
 pub struct GatewayArguments {
-    /// The admin endpoint of the gateway.
-    #[arg(long, value_name = "URL", default_value = ADDRESS)]
-    admin: String,
-    /// The file with the token that the admin endpoint asks for.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArguments,
     /// How it is printed; JSON is one value a line, as the admin endpoint gives it.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -69,10 +64,6 @@ pub struct ReloadArguments {
 }
 
 impl GatewayArguments {
-    fn client(&self) -> anyhow::Result<AdminClient> {
-        AdminClient::new(&self.admin, self.token_file.as_deref())
-    }
-
     /// Says what came of a change, or of a stage.
     fn print(&self, entry: &Entry) -> anyhow::Result<()> {
         match self.format {
@@ -85,7 +76,7 @@ impl GatewayArguments {
 /// Has the files loaded, and follows the stage that this may begin.
 pub fn reload(arguments: &ReloadArguments) -> anyhow::Result<()> {
     let gateway = &arguments.gateway;
-    let client = gateway.client()?;
+    let client = gateway.admin.client()?;
     runtime(1)?.block_on(async {
         let entry = asked(&client, gateway.format, "/reload", &body(arguments)?).await?;
         gateway.print(&entry)?;
@@ -99,7 +90,7 @@ pub fn reload(arguments: &ReloadArguments) -> anyhow::Result<()> {
 
 /// Has another change made: `path` says which.
 pub fn change(gateway: &GatewayArguments, path: &str) -> anyhow::Result<()> {
-    let client = gateway.client()?;
+    let client = gateway.admin.client()?;
     let entry = runtime(1)?.block_on(asked(&client, gateway.format, path, &json!({})))?;
     gateway.print(&entry)
 }
