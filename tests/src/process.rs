@@ -139,7 +139,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.signal(libc::SIGTERM);
-        if std::thread::panicking() || self.wait(Duration::from_secs(5)).is_none() {
+        // A server with workers must be let end them: killed, it would leave them behind.
+        let patience = if std::thread::panicking() { 1 } else { 5 };
+        if self.wait(Duration::from_secs(patience)).is_none() {
             self.signal(libc::SIGKILL);
         }
         if std::thread::panicking() {
@@ -219,5 +221,18 @@ mod tests {
         let shared = process.shared.clone();
         drop(process);
         assert!(shared.lock().status.is_some());
+    }
+    #[test]
+    fn a_process_of_a_test_that_fails_may_end_what_it_has_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("ended");
+        let process =
+            shell(&format!("trap 'touch {}; exit' TERM; echo up; while :; do :; done", mark.display()));
+        process.wait_for("up");
+        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _process = process;
+            panic!("a test that fails");
+        }));
+        assert!(failed.is_err() && mark.exists());
     }
 }
