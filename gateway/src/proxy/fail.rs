@@ -29,8 +29,11 @@ pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Ctx) -> Fai
         return closed;
     }
     let status = ctx.cause.unwrap_or(failure.cause).status();
+    // After an attempt that failed the engine closes the connection whatever is returned here: a client that is not told
+    // would lose its next request.
+    session.set_keepalive(None);
     match write(session, ctx, status).await {
-        Ok(()) => FailToProxy { error_code: status, can_reuse_downstream: session.as_mut().is_body_empty() },
+        Ok(()) => FailToProxy { error_code: status, ..closed },
         Err(_) => closed,
     }
 }

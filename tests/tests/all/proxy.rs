@@ -57,6 +57,21 @@ fn identity_headers_pass_only_where_the_route_trusts_them() {
 }
 
 #[test]
+fn a_client_whose_request_failed_at_the_upstream_can_go_on() {
+    let edge = Edge::start(&format!(
+        "upstreams: {{ gone: {{ endpoints: [\"127.0.0.1:{}\"] }} }}\nroutes: [{{ upstream: gone }}]",
+        ports::free()
+    ));
+    let mut client = Client::plain(edge.port);
+    let answer = client.get("a.test", "/");
+    // Either it is told that the connection ends, or the next request is answered on it.
+    if answer.header("connection") != Some("close") {
+        assert_eq!(client.get("a.test", "/").status, 502, "the connection was said to stay");
+    }
+    assert_eq!(answer.status, 502);
+}
+
+#[test]
 fn hop_by_hop_headers_end_here() {
     let origin = Origin::echo();
     let headers = arrived(
