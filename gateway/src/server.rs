@@ -127,7 +127,6 @@ impl Serving {
         // comes in force.
         self.terms.put_in_force(next.listeners.iter().map(|listener| &listener.terms));
         self.swap(InForce { running: next.clone(), stage: None });
-        self.sockets.commit(&next, ready.listening, &self.services).await;
         if let Some(listening) = ready.admin {
             self.serve_admin(listening, control);
         }
@@ -136,6 +135,8 @@ impl Serving {
         }
         self.write_log_to(ready.log);
         next.warnings.log();
+        // Last, since it waits, and may be given up there.
+        self.sockets.commit(&next, ready.listening, &self.services).await;
     }
 
     /// Puts a candidate in force beside what runs, or takes it away.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,11 +12,15 @@ use crate::reload::entry::Trigger;
 use crate::reload::{Change, Control, How, Keeper, Watching};
 use crate::snapshot::{self, Workshop};
 
+/// How long what is read or written at the end may take.
+const LAST_FILES: Duration = Duration::from_secs(1);
+
 /// Serves; returns when it has drained.
 pub fn run(path: &Path, watching: Watching, workshop: Arc<Workshop>) -> anyhow::Result<()> {
     let (snapshot, sources) = snapshot::load_noting(path, &workshop);
     let snapshot = snapshot?;
-    runtime(snapshot.server.threads)?.block_on(async {
+    let runtime = runtime(snapshot.server.threads)?;
+    let served = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let keeper = Keeper::start(path.to_owned(), (snapshot, sources), workshop, watching).await?;
         let control = keeper.control();
@@ -23,7 +28,6 @@ pub fn run(path: &Path, watching: Watching, workshop: Arc<Workshop>) -> anyhow::
         let keeping = tokio::spawn(keeper.run(stopped));
         signals.stop(&control).await;
         log::info!("stopping: waiting for what is in flight");
-        // What is being changed is changed first; it ends by itself.
         let _ = stop.send(());
         let serving = keeping.await?;
         tokio::select! {
@@ -34,7 +38,10 @@ pub fn run(path: &Path, watching: Watching, workshop: Arc<Workshop>) -> anyhow::
             () = signals.stop(&control) => log::warn!("stopped at once: a second signal came"),
         }
         Ok(())
-    })
+    });
+    // A file that is being read may never come to its end, and the runtime would wait for it.
+    runtime.shutdown_timeout(LAST_FILES);
+    served
 }
 
 /// The runtime that everything runs on.

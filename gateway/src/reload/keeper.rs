@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use vestibule_plugins::{DurationText, Path, Problem};
 
 use super::control::{Asked, Change, Control, How, Readiness};
@@ -140,22 +140,31 @@ impl Keeper {
         loop {
             tokio::select! {
                 biased;
+                // What is being loaded is given up, which may take for ever.
                 _ = &mut stop => break,
-                Some(Asked { change, trigger, answer }) = self.asked.recv() => {
-                    let entry = self.make(change, trigger).await;
-                    // Who asked may have gone away.
-                    let _ = answer.send(entry);
-                }
-                () = changed(&mut self.watch) => {
-                    self.make(Change::Reload(How::AsFileSays), Trigger::Files).await;
-                }
-                _ = glance.tick(), if self.trial.is_some() => self.glance().await,
+                () = self.next(&mut glance) => {}
             }
         }
         self.control.set_readiness(Readiness::Draining);
         self.serving
     }
 
+    async fn next(&mut self, glance: &mut Interval) {
+        tokio::select! {
+            biased;
+            Some(Asked { change, trigger, answer }) = self.asked.recv() => {
+                let entry = self.make(change, trigger).await;
+                // Who asked may have gone away.
+                let _ = answer.send(entry);
+            }
+            () = changed(&mut self.watch) => {
+                self.make(Change::Reload(How::AsFileSays), Trigger::Files).await;
+            }
+            _ = glance.tick(), if self.trial.is_some() => self.glance().await,
+        }
+    }
+
+    /// May be given up: where it waits, nothing has changed as yet or all has.
     async fn make(&mut self, change: Change, trigger: Trigger) -> Arc<Entry> {
         let began = Instant::now();
         let (kind, done) = match change {
