@@ -81,6 +81,11 @@ impl Client {
         Ok(Self { stream: Stream::Tls(stream), unread: Vec::new() })
     }
 
+    /// Over a handshake that the test has made itself.
+    pub fn over(stream: SslStream<TcpStream>) -> Self {
+        Self { stream: Stream::Tls(stream), unread: Vec::new() }
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.try_send(bytes).unwrap();

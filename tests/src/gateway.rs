@@ -12,11 +12,14 @@ use crate::process::{Pipe, Process};
 
 /// What its log says once every listener is bound.
 const READY: &str = "ready: listening on";
+/// The name of its config file, unless a test says otherwise.
+const CONFIG: &str = "gateway.yaml";
 
 /// A running gateway. Dropping it ends it.
 pub struct Gateway {
     process: Process,
     folder: TempDir,
+    config: PathBuf,
 }
 
 impl Gateway {
@@ -28,12 +31,19 @@ impl Gateway {
     /// Ends it, and starts it anew from its config file as that is now.
     pub fn restart(self) -> Self {
         self.stop();
-        Self::spawn_from(self.folder, &[]).ready()
+        Self::spawn_from(self.folder, self.config, &[]).ready()
     }
 
     /// The same with more arguments than the file.
     pub fn start_with(yaml: &str, arguments: &[&str]) -> Self {
-        Self::spawn_from(folder_with(yaml), arguments).ready()
+        let folder = folder_with(yaml);
+        Self::start_in(folder, CONFIG, arguments)
+    }
+
+    /// Starts it from what is made already: the file or folder of this name in the folder, with these arguments more.
+    pub fn start_in(folder: TempDir, config: &str, arguments: &[&str]) -> Self {
+        let config = folder.path().join(config);
+        Self::spawn_from(folder, config, arguments).ready()
     }
 
     /// Puts another file in the place of the config file, all at once.
@@ -66,6 +76,21 @@ impl Gateway {
         self.process.lines(Pipe::Err).iter().filter_map(|line| of_reload(line)).collect()
     }
 
+    /// What came of the first reload by `trigger` after so many of them, come or still to come: `applied: …`, say.
+    pub fn reload_by(&self, trigger: &str, after: usize) -> String {
+        let mut seen = 0;
+        self.process.find(&format!("reload by {trigger} after {after}"), |_, line| {
+            let told = of_reload_by(line, trigger)?;
+            seen += 1;
+            (seen > after).then_some(told)
+        })
+    }
+
+    /// How many reloads by `trigger` there were so far.
+    pub fn reloads_by(&self, trigger: &str) -> usize {
+        self.process.count(|_, line| of_reload_by(line, trigger).is_some())
+    }
+
     /// Starts the gateway where it is expected to end by itself; gives its exit status and standard error.
     pub fn run_to_exit(yaml: &str) -> (ExitStatus, String) {
         let gateway = Self::spawn(yaml);
@@ -81,7 +106,12 @@ impl Gateway {
 
     /// The config file, for tests that change it.
     pub fn config(&self) -> PathBuf {
-        self.folder.path().join("gateway.yaml")
+        self.config.clone()
+    }
+
+    /// The folder that it is in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The first access-log line that `wanted` says yes to, come or still to come.
@@ -130,15 +160,16 @@ impl Gateway {
     }
 
     fn spawn(yaml: &str) -> Self {
-        Self::spawn_from(folder_with(yaml), &[])
+        let folder = folder_with(yaml);
+        let config = folder.path().join(CONFIG);
+        Self::spawn_from(folder, config, &[])
     }
 
-    fn spawn_from(folder: TempDir, arguments: &[&str]) -> Self {
-        let config = folder.path().join("gateway.yaml");
+    fn spawn_from(folder: TempDir, config: PathBuf, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary());
         command.args(["run", "-c"]).arg(&config).args(arguments);
         command.env("RUST_LOG", "info").env_remove("RUST_BACKTRACE");
-        Self { process: Process::spawn("vestibule", &mut command), folder }
+        Self { process: Process::spawn("vestibule", &mut command), folder, config }
     }
 
     fn ready(self) -> Self {
@@ -163,13 +194,17 @@ pub fn binary() -> PathBuf {
 
 fn folder_with(yaml: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("gateway.yaml"), yaml).unwrap();
+    fs::write(folder.path().join(CONFIG), yaml).unwrap();
     folder
 }
 
 /// What follows `reload by ` in the first line on a reload.
 fn of_reload(line: &str) -> Option<String> {
     line.split_once("] reload by ").map(|(_, told)| told.to_owned())
+}
+
+fn of_reload_by(line: &str, trigger: &str) -> Option<String> {
+    of_reload(line)?.strip_prefix(trigger)?.strip_prefix(": ").map(str::to_owned)
 }
 
 fn access_line(line: &str) -> Option<Value> {

@@ -104,6 +104,11 @@ impl Process {
         self.shared.lock().lines.iter().filter(|(p, _)| *p == pipe).map(|(_, line)| line.clone()).collect()
     }
 
+    /// How many lines there are so far of those that `wanted` says yes to.
+    pub fn count(&self, wanted: impl Fn(Pipe, &str) -> bool) -> usize {
+        self.shared.lock().lines.iter().filter(|(pipe, line)| wanted(*pipe, line)).count()
+    }
+
     /// Sends a signal, unless the process has ended.
     pub fn signal(&self, signal: libc::c_int) {
         let state = self.shared.lock();
