@@ -4,6 +4,7 @@ mod connections;
 mod faults;
 mod listeners;
 mod load;
+mod mutations;
 mod page;
 mod state;
 mod trial;
