@@ -1,6 +1,6 @@
 # make demo    see it work          make test   everything that is tested
 # make setup   what the build needs make lint   formatting, clippy, licences and advisories
-# make bench   CPU per request beside a bare Pingora proxy and nginx
+# make bench   CPU per request beside a bare Pingora proxy and nginx; latency under reloads beside nginx
 # make image   the container        make image-test   build it, run it in front of blue and green, measure it
 
 CARGO ?= cargo
@@ -31,6 +31,7 @@ lint:
 bench: build real
 	$(CARGO) build --release --locked -p vestibule-tests --example bare
 	./tests/bench/run.py
+	./tests/bench/reload.py
 
 image:
 	docker build -t vestibule .

@@ -216,4 +216,5 @@ def main():
         print(f"{kind:8} {name:18} {spread(costs):>20} {statistics.median(rates):>11.0f} {spread(ratios):>22}")
 
 
-main()
+if __name__ == "__main__":
+    main()
