@@ -61,12 +61,15 @@ impl TermsKey {
 pub struct Terms {
     key: TermsKey,
     over: watch::Sender<bool>,
+    /// The same for requests, which take no lock.
+    are_over: AtomicBool,
     refuses: AtomicBool,
 }
 
 impl Terms {
     fn new(key: TermsKey) -> Self {
-        Self { key, over: watch::Sender::new(false), refuses: AtomicBool::new(false) }
+        let [are_over, refuses] = [false; 2].map(AtomicBool::new);
+        Self { key, over: watch::Sender::new(false), are_over, refuses }
     }
 
     /// Turns true when connections on these terms are to close: the engine asks for just such a thing. It may turn back,
@@ -77,13 +80,19 @@ impl Terms {
 
     /// Whether it is true now.
     pub fn are_over(&self) -> bool {
-        *self.over.borrow()
+        self.are_over.load(Ordering::Acquire)
     }
 
     /// Whether not even one more request is to be served on these terms: the listener now asks its clients for another
     /// certificate than these connections were asked for.
     pub fn refuse(&self) -> bool {
         self.refuses.load(Ordering::Acquire)
+    }
+
+    fn set_over(&self, are_over: bool) {
+        self.are_over.store(are_over, Ordering::Release);
+        // Connections whose terms hold as before are not even woken.
+        self.over.send_if_modified(|over| std::mem::replace(over, are_over) != are_over);
     }
 }
 
@@ -123,7 +132,7 @@ impl AllTerms {
     /// From now on none holds: the process is to stop.
     pub fn end(&self) {
         for terms in self.all() {
-            terms.over.send_replace(true);
+            terms.set_over(true);
         }
     }
 

@@ -1,16 +1,28 @@
 //! Upstreams that nothing leads to.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use vestibule_plugins::{Path, Problem};
 
 use super::Subject;
+use crate::snapshot::{Action, Protocol};
+use crate::upstream::Upstream;
 
 /// An upstream that no route and no listener names.
 pub fn unused(subject: &Subject<'_>, warnings: &mut Vec<Problem>) {
+    let of_routes = subject.routes.iter().flat_map(|route| match &route.action {
+        Action::Forward { targets, .. } => targets.as_slice(),
+        Action::Respond { .. } | Action::Redirect(_) => &[],
+    });
+    let of_listeners = subject.listeners.iter().filter_map(|listener| match &listener.protocol {
+        Protocol::Tcp { upstream, .. } => Some(upstream),
+        Protocol::Http | Protocol::Https(_) => None,
+    });
+    let used: HashSet<*const Upstream> =
+        of_routes.map(|target| &target.upstream).chain(of_listeners).map(Arc::as_ptr).collect();
     for (name, upstream) in subject.upstreams {
-        // Whatever leads to an upstream holds it, so this needs no list of the keys that may name one.
-        if Arc::strong_count(upstream) > 1 {
+        if used.contains(&Arc::as_ptr(upstream)) {
             continue;
         }
         let at = Path::root().key("upstreams").key(*name);

@@ -60,6 +60,20 @@ fn turns_counts_and_retry_budgets_go_on_though_the_file_is_turned_round() {
 }
 
 #[test]
+fn a_reload_warns_as_a_start_does_though_the_snapshot_before_used_the_upstream() {
+    let web = ports::free();
+    let yaml = |route: &str| {
+        format!(
+            "version: 1\nlisteners: {{ web: {{ address: \"127.0.0.1:{web}\" }} }}\n\
+             upstreams: {{ app: {{ endpoints: [\"127.0.0.1:1\"] }} }}\nroutes: [{{ {route} }}]\n"
+        )
+    };
+    let gateway = Gateway::start(&yaml("upstream: app"));
+    gateway.reload(&yaml("respond: { body: x }"));
+    gateway.wait_for("upstreams.app: nothing leads to the upstream `app`");
+}
+
+#[test]
 fn an_upstream_that_stays_the_same_keeps_its_connections() {
     let certs = Certs::new();
     let ca = certs.authority("ca");
