@@ -123,9 +123,7 @@ impl AllTerms {
             let asks_otherwise =
                 |other: &Arc<Terms>| other.key.clients().is_some() && other.key.clients() != key.clients();
             terms.refuses.store(!holds && now.clone().any(asks_otherwise), Ordering::Release);
-            // Connections whose terms hold as before are not even woken.
-            let over = !holds;
-            terms.over.send_if_modified(|before| std::mem::replace(before, over) != over);
+            terms.set_over(!holds);
         }
     }
 
