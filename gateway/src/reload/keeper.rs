@@ -116,14 +116,14 @@ impl Keeper {
             changes: 0,
         };
         keeper.watch_or_not();
-        let addresses: Vec<String> =
-            snapshot.listeners.iter().map(|it| format!("{} {}", it.name, it.address)).collect();
-        log::info!("ready: listening on {} (config {})", addresses.join(", "), snapshot.hash);
         let done = Done {
             warnings: snapshot.warnings.count(),
             ..Done::new(Outcome::Applied, format!("the gateway started with config {}", snapshot.hash))
         };
         keeper.write_down(Kind::Reload, Trigger::Start, began, done);
+        let addresses: Vec<String> =
+            snapshot.listeners.iter().map(|it| format!("{} {}", it.name, it.address)).collect();
+        log::info!("ready: listening on {} (config {})", addresses.join(", "), snapshot.hash);
         Ok(keeper)
     }
 
