@@ -4,6 +4,7 @@
 mod broken;
 mod change;
 mod origin;
+mod random;
 mod state;
 mod table;
 
@@ -189,7 +190,7 @@ impl<'a> Run<'a> {
         let hash = outcome.split(' ').nth(2).unwrap().to_owned();
         assert!(table.hashes.iter().all(|it| *it == hash), "{told}: {:?} and not {hash}", table.hashes);
         self.tally.applied += 1;
-        self.tally.told_apart += usize::from(table.answers != self.table.answers);
+        self.tally.told_apart += usize::from(table.for_clients().ne(self.table.for_clients()));
         self.earlier.push(std::mem::replace(&mut self.state, state.clone()));
         self.files.clone_from(&files);
         self.hash = Some(hash.clone());
@@ -360,7 +361,7 @@ impl Tally {
         assert!(told_apart * 2 >= *applied, "{told_apart} of {applied} changed an answer; {again}");
         assert!((STEPS / 4..STEPS / 2).contains(refused), "{refused} were refused; {again}");
         assert!(*by_files > STEPS / 50, "{by_files} by files; {again}");
-        assert!(held > &STEPS, "{held} requests on connections that were open; {again}");
+        assert!(*held > STEPS / 2, "{held} requests on connections that were open; {again}");
         let names =
             CHANGES.iter().chain(&RARE).map(|(name, _)| name).chain(BREAKS.iter().map(|(name, _)| name));
         let absent: Vec<_> = names.filter(|name| !kinds.contains_key(*name)).collect();

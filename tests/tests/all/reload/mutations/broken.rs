@@ -106,7 +106,9 @@ fn damaged(rng: &mut Rng, _: &World, state: &State) -> Option<(Text, String)> {
     let mut text = state.text();
     let name = one(rng, &["a.crt", "b.crt", "up.crt", "clients.crt"]);
     let bytes = text.get_mut(name)?;
-    bytes.truncate(rng.usize(..bytes.len() - 30));
+    // In the first one: what is cut off between two is a good file.
+    let end = String::from_utf8_lossy(bytes).find("-----END").unwrap();
+    bytes.truncate(rng.usize(..end));
     Some((text, name.to_owned()))
 }
 

@@ -3,6 +3,7 @@
 use fastrand::Rng;
 use serde_yaml::{Mapping, Value};
 
+use super::random;
 use super::state::{State, World, address, put, yaml};
 
 /// Makes one change; false where there is nothing to be changed so.
@@ -51,7 +52,7 @@ fn route_added(rng: &mut Rng, _: &World, state: &mut State) -> bool {
     if routes(state).len() > 14 {
         return false;
     }
-    let route = random_route(rng, state);
+    let route = random::route(rng, state);
     let at = rng.usize(..=routes(state).len());
     routes(state).insert(at, route);
     true
@@ -84,14 +85,14 @@ fn route_renamed(rng: &mut Rng, _: &World, state: &mut State) -> bool {
 
 fn match_changed(rng: &mut Rng, _: &World, state: &mut State) -> bool {
     let Some(at) = other_route(rng, state) else { return false };
-    let matched = random_match(rng, state);
+    let matched = random::matched(rng, state);
     routes(state)[at]["match"] = matched;
     true
 }
 
 fn action_changed(rng: &mut Rng, _: &World, state: &mut State) -> bool {
     let Some(at) = other_route(rng, state) else { return false };
-    let action = random_action(rng, state);
+    let action = random::action(rng, state);
     let route = map(&mut routes(state)[at]);
     for key in ["upstream", "split", "respond", "redirect", "plugins"] {
         route.shift_remove(key);
@@ -108,7 +109,7 @@ fn plugins_changed(rng: &mut Rng, _: &World, state: &mut State) -> bool {
         .collect();
     let at = one(rng, &targets);
     let is_pool = routes(state)[at].get("name").is_some_and(|name| name == "pool");
-    let plugins = if is_pool { retries(rng) } else { plugins(rng) };
+    let plugins = if is_pool { random::retries(rng) } else { random::plugins(rng) };
     routes(state)[at]["plugins"] = plugins;
     true
 }
@@ -132,7 +133,7 @@ fn upstream_added(rng: &mut Rng, world: &World, state: &mut State) -> bool {
     let host = one(rng, &["preserve", "endpoint", "up.$host"]);
     let upstream = yaml(&format!("{{ endpoints: [\"{endpoint}\"], host: \"{host}\" }}"));
     map(&mut state.config["upstreams"]).insert(name.as_str().into(), upstream);
-    let mut route = random_route(rng, state);
+    let mut route = random::route(rng, state);
     for key in ["split", "respond", "redirect"] {
         map(&mut route).shift_remove(key);
     }
@@ -230,7 +231,7 @@ fn listener_added(rng: &mut Rng, world: &World, state: &mut State) -> bool {
     let Some(port) = unused(rng, world.ports.listeners(), state) else { return false };
     let name = fresh(state, "listener");
     let mut listener = yaml(&format!("{{ address: \"{}\" }}", address(port)));
-    map(&mut listener).extend(spoken(rng));
+    map(&mut listener).extend(random::spoken(rng));
     map(&mut state.config["listeners"]).insert(name.into(), listener);
     true
 }
@@ -271,7 +272,7 @@ fn listener_changed(rng: &mut Rng, _: &World, state: &mut State) -> bool {
     let listener = &mut state.config["listeners"][names[rng.usize(..names.len())].as_str()];
     let at = listener["address"].clone();
     let mut next = Mapping::from_iter([("address".into(), at)]);
-    next.extend(spoken(rng));
+    next.extend(random::spoken(rng));
     *listener = Value::Mapping(next);
     true
 }
@@ -368,117 +369,6 @@ pub fn tidy(state: &mut State) -> bool {
     true
 }
 
-/// What a listener speaks, by its keys.
-fn spoken(rng: &mut Rng) -> Mapping {
-    const BOTH: &str = "[{ cert: a.crt, key: a.key }, { cert: b.crt, key: b.key }]";
-    const REVERSED: &str = "[{ cert: b.crt, key: b.key }, { cert: a.crt, key: a.key }]";
-    let keys = match rng.u8(..9) {
-        0 | 1 => "{}".to_owned(),
-        2 => "{ keepalive: { idle_timeout: 0s } }".to_owned(),
-        3 => format!("{{ tcp: {{ upstream: {} }} }}", one(rng, &["one", "two"])),
-        4 => format!("{{ tls: {{ certificates: {BOTH}, min_version: \"1.3\" }} }}"),
-        5 => format!("{{ tls: {{ certificates: {BOTH}, client_certificate: {{ ca: clients.crt }} }} }}"),
-        6 => format!(
-            "{{ tls: {{ certificates: {REVERSED}, client_certificate: {{ ca: clients.crt, require: false }} }} }}"
-        ),
-        7 => format!("{{ tls: {{ certificates: {REVERSED} }} }}"),
-        _ => "{ tls: { certificates: [{ cert: b.crt, key: b.key }] } }".to_owned(),
-    };
-    match yaml(&keys) {
-        Value::Mapping(keys) => keys,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn random_route(rng: &mut Rng, state: &mut State) -> Value {
-    let mut route = Mapping::new();
-    if rng.u8(..4) > 0 {
-        route.insert("name".into(), fresh(state, "route").into());
-    }
-    route.insert("match".into(), random_match(rng, state));
-    route.extend(random_action(rng, state));
-    Value::Mapping(route)
-}
-
-/// Of the words of the table of requests.
-fn random_match(rng: &mut Rng, state: &State) -> Value {
-    const HOSTS: [&str; 6] = ["a.test", "b.test", "'*.a.test'", "c.test", "'*.test'", "a.test, c.test"];
-    const PATHS: [&str; 9] = [
-        "/",
-        "/api",
-        "/api/v1",
-        "/api, /static",
-        "/static",
-        "/page",
-        "{ exact: /api }",
-        "{ regex: '^/v\\d+/' }",
-        "{ exact: /static/a.css }",
-    ];
-    let mut keys = vec![match rng.bool() {
-        true => format!("hosts: [{}]", one(rng, &HOSTS)),
-        false => format!("paths: [{}]", one(rng, &PATHS)),
-    }];
-    match rng.u8(..8) {
-        0 => keys.push(format!("methods: [{}]", one(rng, &["GET", "POST", "DELETE", "GET, POST"]))),
-        1 => keys.push(format!("headers: {{ x-tenant: {} }}", one(rng, &["red", "{ present: false }"]))),
-        2 => keys.push(format!("query: {{ version: '{}' }}", rng.u8(1..3))),
-        3 => keys.push(format!("listeners: [{}]", one(rng, &http_listeners(state)))),
-        _ => {}
-    }
-    yaml(&format!("{{ {} }}", keys.join(", ")))
-}
-
-fn random_action(rng: &mut Rng, state: &State) -> Mapping {
-    let names: Vec<String> = keys(&state.config["upstreams"]);
-    let names: Vec<&String> =
-        names.iter().filter(|name| !["slow", "pool"].contains(&name.as_str())).collect();
-    let (first, second) = (one(rng, &names), one(rng, &names));
-    let keys = match rng.u8(..9) {
-        0 => format!("{{ respond: {{ body: '{}' }} }}", rng.u32(..)),
-        1 => format!("{{ respond: {{ status: {}, file: page.html }} }}", one(rng, &[200, 203, 404])),
-        2 => "{ redirect: { scheme: https, status: 301 } }".to_owned(),
-        3 => format!("{{ redirect: {{ host: new.test, path: /{} }} }}", rng.u8(..)),
-        // One side has it all: whose turn it is cannot be told by a few requests.
-        4 if first != second => {
-            format!("{{ split: [{{ upstream: {first}, weight: 0 }}, {{ upstream: {second} }}] }}")
-        }
-        _ => format!("{{ upstream: {first} }}"),
-    };
-    match yaml(&keys) {
-        Value::Mapping(mut keys) => {
-            if keys.contains_key("upstream") || keys.contains_key("split") {
-                keys.insert("plugins".into(), plugins(rng));
-            }
-            keys
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-fn plugins(rng: &mut Rng) -> Value {
-    const ALL: [&str; 6] = [
-        "path_rewrite: { strip_prefix: /api }",
-        "path_rewrite: { replace_path: /fixed, host: rewritten.test }",
-        "path_rewrite: { regex: '^/([^/]+)/(.*)$', replace: '/$2/$1' }",
-        "headers: { request: { set: { x-path: '$path by $route' }, remove: [x-tenant] } }",
-        "headers: { response: { set: { x-path: '$path by $upstream' }, remove: [server] } }",
-        "headers: { response: { add: { x-tenant: '${header.x-tenant} ${query.version}' } } }",
-    ];
-    let plugins = (0..rng.usize(..3)).map(|_| yaml(&format!("{{ {} }}", one(rng, &ALL))));
-    Value::Sequence(plugins.collect())
-}
-
-fn retries(rng: &mut Rng) -> Value {
-    yaml(one(
-        rng,
-        &[
-            "[]",
-            "[{ retry: { attempts: 2, retry_on: connect_failure, backoff: { base: 1ms } } }]",
-            "[{ path_rewrite: { replace_path: /pooled } }]",
-        ],
-    ))
-}
-
 /// A route that may go.
 fn other_route(rng: &mut Rng, state: &mut State) -> Option<usize> {
     let others: Vec<usize> = (0..routes(state).len())
@@ -503,7 +393,8 @@ fn unused(rng: &mut Rng, among: &[u16], state: &State) -> Option<u16> {
     (!unused.is_empty()).then(|| one(rng, &unused))
 }
 
-fn fresh(state: &mut State, what: &str) -> String {
+/// A name that nothing has had.
+pub fn fresh(state: &mut State, what: &str) -> String {
     state.added += 1;
     format!("{what}-{}", state.added)
 }
@@ -523,7 +414,8 @@ pub fn keys(value: &Value) -> Vec<String> {
     value.as_mapping().unwrap().keys().map(|key| key.as_str().unwrap().to_owned()).collect()
 }
 
-fn http_listeners(state: &State) -> Vec<String> {
+/// The names of the listeners that routes apply to.
+pub fn http_listeners(state: &State) -> Vec<String> {
     let mut names = keys(&state.config["listeners"]);
     names.retain(|name| state.config["listeners"][name.as_str()].get("tcp").is_none());
     names

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use openssl::ssl::{Ssl, SslContext, SslFiletype, SslMethod, SslStream, SslVersion};
-use serde_json::{Value, json};
+use serde_json::Value;
 use vestibule_tests::PATIENCE;
 use vestibule_tests::certs::Pair;
 use vestibule_tests::client::{Client, Response};
@@ -178,6 +178,11 @@ impl Table {
         told
     }
 
+    /// All but what the admin endpoint tells.
+    pub fn for_clients(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.answers.iter().filter(|(label, _)| !label.starts_with("admin"))
+    }
+
     /// Which addresses take connections. One that was let go of may do so for a moment more.
     fn addresses(&mut self, plan: &Plan, ports: &Ports) {
         let deadline = Instant::now() + PATIENCE / 4;
@@ -237,15 +242,16 @@ impl Table {
     fn admin(&mut self, port: u16, token: Option<&str>) {
         let token = token.unwrap_or("none").trim();
         for shown in ["", &format!("authorization: Bearer {token}\r\n"), "authorization: Bearer wrong\r\n"] {
-            for path in ["/healthz", "/causes", "/upstreams", "/nowhere"] {
+            for path in ["/healthz", "/readyz", "/upstreams", "/routes", "/certificates", "/nowhere"] {
                 let mut client = Client::plain(port);
                 client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{shown}\r\n"));
                 let mut response = client.try_response();
                 if let Ok(response) = &mut response
-                    && path == "/upstreams"
-                    && response.status == 200
+                    && response.header("content-type") == Some("application/json")
                 {
-                    response.body = lasting(response).to_string().into_bytes();
+                    let mut told = response.json();
+                    keep_lasting(&mut told);
+                    response.body = told.to_string().into_bytes();
                     response.headers.retain(|(name, _)| name != "content-length");
                 }
                 let shown = shown.replace(token, "right");
@@ -282,15 +288,26 @@ fn accepts(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
-/// What `/upstreams` tells, but for the counts and for the times.
-fn lasting(response: &Response) -> Value {
-    let told = response.json();
-    let endpoint = |it: &Value| json!([it["endpoint"], it["addresses"], it["weight"]]);
-    let upstream = |it: &Value| {
-        let endpoints: Vec<Value> = it["endpoints"].as_array().unwrap().iter().map(endpoint).collect();
-        json!([it["name"], endpoints])
-    };
-    told["upstreams"].as_array().unwrap().iter().map(upstream).collect()
+/// What a page tells, but for the hash, the counts and the times.
+fn keep_lasting(told: &mut Value) {
+    const PASSING: [&str; 8] = [
+        "config",
+        "requests",
+        "unrouted_requests",
+        "successes",
+        "last_success",
+        "failures",
+        "last_failure",
+        "no_endpoint",
+    ];
+    match told {
+        Value::Array(items) => items.iter_mut().for_each(keep_lasting),
+        Value::Object(entries) => {
+            entries.retain(|key, _| !PASSING.contains(&key.as_str()));
+            entries.values_mut().for_each(keep_lasting);
+        }
+        _ => {}
+    }
 }
 
 impl Held {
