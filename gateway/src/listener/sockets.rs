@@ -52,7 +52,7 @@ impl Place {
 pub struct Sockets(HashMap<Place, Held>);
 
 struct Held {
-    /// The listener that first had it, for a message.
+    /// The listener that has it, for a message.
     listener: Arc<Listener>,
     room: Arc<Room>,
     closing: watch::Sender<bool>,
@@ -91,8 +91,9 @@ impl Sockets {
     /// at such an address are served still. Returns when nobody can connect to one any more.
     pub async fn commit(&mut self, next: &Snapshot, new: Listening, services: &Services) {
         let mut gone = Vec::new();
-        for (place, held) in std::mem::take(&mut self.0) {
-            if place.listener(next).is_some() {
+        for (place, mut held) in std::mem::take(&mut self.0) {
+            if let Some(listener) = place.listener(next) {
+                held.listener = listener.clone();
                 // Its limit may have changed.
                 held.room.changed.notify_one();
                 self.0.insert(place, held);

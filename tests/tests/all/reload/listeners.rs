@@ -89,7 +89,9 @@ fn an_address_that_cannot_be_had_refuses_the_whole_reload() {
 #[test]
 fn an_address_that_one_of_our_own_covers_is_told_as_that() {
     let web = ports::free();
-    let gateway = Gateway::start(&yaml(&format!("web: {{ address: \"127.0.0.1:{web}\" }}")));
+    let gateway = Gateway::start(&yaml(&format!("first: {{ address: \"127.0.0.1:{web}\" }}")));
+    // By the name that it has now.
+    gateway.reload(&yaml(&format!("web: {{ address: \"127.0.0.1:{web}\" }}")));
     let told = gateway.reload(&yaml(&format!("web: {{ address: \"0.0.0.0:{web}\" }}")));
     assert!(told.starts_with("signal: refused: "), "{told}");
     gateway.wait_for(&format!(
