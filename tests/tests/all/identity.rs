@@ -205,7 +205,7 @@ fn no_two_policies_share_a_connection_or_a_session() {
 }
 
 #[test]
-fn a_thousand_new_connections_of_one_policy_shake_hands_in_full_once() {
+fn a_thousand_new_connections_of_one_policy_resume_the_session_of_the_first() {
     let certs = Certs::new();
     let ca = certs.authority("ca");
     let certificate = certs.server(&ca, &["a.test"]);
@@ -224,10 +224,15 @@ fn a_thousand_new_connections_of_one_policy_shake_hands_in_full_once() {
         }
         drop(edge);
         let log = nginx.into_log();
-        let count = |resumed: &str| log.iter().filter(|line| line["resumed"] == resumed).count();
+        // By connection: a request may find that of the one before it not yet put away. And a few more in full than the
+        // first: a session's age is taken from the machine's clock, and one that is set in between makes it too old.
+        let full: BTreeSet<String> = (log.iter().filter(|line| line["resumed"] == "."))
+            .map(|line| line["connection"].to_string())
+            .collect();
         let connections: BTreeSet<String> = log.iter().map(|line| line["connection"].to_string()).collect();
-        assert_eq!((log.len(), connections.len()), (1000, 1000), "{version}, {protocol}");
-        assert_eq!((count("."), count("r")), (1, 999), "TLS {version}, {protocol}: full, resumed");
+        assert_eq!(log.len(), 1000, "{version}, {protocol}");
+        assert!(connections.len() > 990, "{version}, {protocol}: {} connections", connections.len());
+        assert!((1..=3).contains(&full.len()), "TLS {version}, {protocol}: {} in full", full.len());
     }
 }
 
