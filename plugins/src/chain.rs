@@ -106,8 +106,8 @@ impl Chain {
             if hooks.request {
                 let verdict = plugin.request(head, info);
                 tell(at, Ran::Request, head);
-                if let Verdict::Respond(reply) = verdict {
-                    return Verdict::Respond(reply);
+                if !matches!(verdict, Verdict::Continue) {
+                    return verdict;
                 }
             }
             if hooks.wait {
@@ -120,15 +120,17 @@ impl Chain {
     /// The same as `request` for any chain. Only the plugins that wait box a future.
     pub async fn request_waiting(&self, head: &mut RequestHeader, info: &RequestInfo<'_>) -> Verdict {
         for (hooks, Link { plugin, .. }) in &self.request {
-            if hooks.request
-                && let Verdict::Respond(reply) = plugin.request(head, info)
-            {
-                return Verdict::Respond(reply);
+            if hooks.request {
+                let verdict = plugin.request(head, info);
+                if !matches!(verdict, Verdict::Continue) {
+                    return verdict;
+                }
             }
-            if hooks.wait
-                && let Verdict::Respond(reply) = plugin.wait(head, info).await
-            {
-                return Verdict::Respond(reply);
+            if hooks.wait {
+                let verdict = plugin.wait(head, info).await;
+                if !matches!(verdict, Verdict::Continue) {
+                    return verdict;
+                }
             }
         }
         Verdict::Continue

@@ -10,6 +10,7 @@ pub mod duration;
 mod field;
 pub mod headers;
 mod host;
+pub mod identity;
 pub mod one_or_many;
 pub mod path_rewrite;
 pub mod percent;
@@ -29,9 +30,12 @@ pub mod text;
 
 pub use chain::{Chain, Link, Ran};
 pub use duration::DurationText;
+pub use identity::Identity;
 pub use one_or_many::OneOrMany;
 pub use percent::Percent;
-pub use plugin::{Build, ClientCertificate, Hooks, Plugin, Reply, RequestInfo, Setting, Verdict};
+pub use plugin::{
+    Build, ClientCertificate, Hooks, Plugin, Refusal, Reply, RequestInfo, Setting, Verdict, Why,
+};
 pub use prefix::replace_prefix;
 pub use problem::{Path, Problem, Segment};
 pub use registry::Registry;

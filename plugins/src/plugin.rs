@@ -8,6 +8,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+use crate::identity::Identity;
 use crate::problem::Problem;
 use crate::retry::RetryPolicy;
 
@@ -61,6 +62,37 @@ pub enum Verdict {
     Continue,
     /// The plugin answers; no upstream is asked.
     Respond(Reply),
+    /// The plugin says no; no upstream is asked.
+    Refuse(Refusal),
+}
+
+/// That a request may not pass. The client gets the gateway's own error reply of this status, so that it learns no more than
+/// that; why goes to the access log, as the code of the cause, and the words to the log.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The status code, 400 to 599.
+    pub status: u16,
+    /// Header fields besides those of every error reply: `WWW-Authenticate`, `Retry-After`.
+    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// What kind of no it is.
+    pub why: Why,
+    /// What exactly was wrong, for the log: no secret, and nothing as long as a client pleases.
+    pub detail: String,
+}
+
+/// What kind of no a plugin says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Who the client is has not been shown: 401.
+    Unauthenticated,
+    /// The client may not do this: 403.
+    Forbidden,
+    /// The client asks more often than it may: 429.
+    TooMany,
+    /// The request is larger than it may be: 413.
+    TooLarge,
+    /// Whoever had to be asked did not answer: 503.
+    Unavailable,
 }
 
 /// An answer that a plugin gives in the upstream's stead.
@@ -97,6 +129,8 @@ pub struct RequestInfo<'a> {
     pub sni: Option<&'a str>,
     /// The hash of the configuration that the request runs under.
     pub config: &'a str,
+    /// What plugins have found out about the client so far.
+    pub identity: &'a Identity,
     /// The client's certificate, where it sent one and it was verified.
     pub client_certificate: Option<&'a ClientCertificate>,
 }

@@ -7,11 +7,13 @@ use std::task::{Context, Poll, Waker};
 
 use pingora_http::RequestHeader;
 
-use crate::{Plugin, Problem, Registry, RequestInfo, Setting};
+use crate::{Identity, Plugin, Problem, Registry, RequestInfo, Setting};
 
 pub const ROUTE: Setting<'static> = Setting { route: Some("kube-api"), matches_by_prefix: true };
 
-pub const INFO: RequestInfo<'static> = RequestInfo {
+static NOBODY: Identity = Identity::new();
+
+pub static INFO: RequestInfo<'static> = RequestInfo {
     scheme: "https",
     client_ip: Some(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7))),
     request_id: "0123abcd",
@@ -22,6 +24,7 @@ pub const INFO: RequestInfo<'static> = RequestInfo {
     endpoint: None,
     sni: None,
     config: "c0ffee",
+    identity: &NOBODY,
     client_certificate: None,
 };
 

@@ -180,6 +180,26 @@ causes! {
     RequestInvalid: "request_invalid",
         "the request is not legal HTTP",
         "";
+    /// A plugin wants to know who the client is, and was not shown.
+    NotAuthenticated: "not_authenticated",
+        "the client has not shown who it is",
+        "";
+    /// A plugin does not let the client pass.
+    NotAllowed: "not_allowed",
+        "a plugin of the route does not let the client pass",
+        "";
+    /// The client asks more often than a plugin lets it.
+    RateLimited: "rate_limited",
+        "the client asks more often than a plugin of the route lets it",
+        "";
+    /// The request's body is larger than a plugin lets it be.
+    BodyTooLarge: "body_too_large",
+        "the request's body is larger than a plugin of the route lets it be",
+        "";
+    /// Whoever a plugin asks did not answer.
+    PluginUnavailable: "plugin_unavailable",
+        "somebody whom a plugin of the route asks did not answer",
+        "see the detail in the log";
     /// No route matched.
     NoRoute: "no_route",
         "no route matches the request",
@@ -211,7 +231,12 @@ impl Cause {
         match self {
             Cause::ConnectTimeout | Cause::TlsHandshakeTimeout | Cause::UpstreamTimeout => 504,
             Cause::RequestInvalid => 400,
+            Cause::NotAuthenticated => 401,
+            Cause::NotAllowed => 403,
             Cause::NoRoute => 404,
+            Cause::BodyTooLarge => 413,
+            Cause::RateLimited => 429,
+            Cause::PluginUnavailable => 503,
             // RFC 9110 section 15.5.20: the client may ask again by another connection.
             Cause::ClientTermsChanged => 421,
             Cause::Internal => 500,

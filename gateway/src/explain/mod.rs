@@ -232,7 +232,7 @@ fn rehearse(
 
 fn answering(verdict: &Verdict, action: &Action, plugins: &[Plugin]) -> String {
     match (verdict, action, plugins.last()) {
-        (Verdict::Respond(_), _, Some(plugin)) => plugin.place.name.clone(),
+        (Verdict::Respond(_) | Verdict::Refuse(_), _, Some(plugin)) => plugin.place.name.clone(),
         (_, Action::Redirect(_), _) => "redirect".into(),
         _ => "respond".into(),
     }

@@ -10,9 +10,10 @@ use pingora_core::protocols::Digest;
 use pingora_http::RequestHeader;
 use pingora_http::authority::{RawTargetAuthority, raw_target_authority};
 use pingora_proxy::Session;
+use vestibule_plugins::Verdict;
 
 use super::ctx::{Asked, Client, Ctx};
-use super::{forwarded, respond};
+use super::{fail, forwarded, respond};
 use crate::diagnose::{Cause, Failure};
 use crate::reload::side::Side;
 use crate::route;
@@ -67,6 +68,13 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
         true => route.chain.request_waiting(head, &ctx.info()).await,
         false => route.chain.request(head, &ctx.info()),
     };
+    if let Verdict::Refuse(refusal) = &verdict {
+        fail::note_refused(refusal, ctx);
+        if !session.as_mut().is_body_empty() {
+            // As for the gateway's own refusals: how much of the body is still to come is anybody's guess.
+            session.set_keepalive(None);
+        }
+    }
     match respond::answer(session.req_header(), verdict, ctx) {
         Ok(None) => return Ok(Next::Forward),
         Ok(Some(answer)) => respond::write(session, answer).await,

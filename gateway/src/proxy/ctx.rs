@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use vestibule_plugins::{ClientCertificate, RequestInfo};
+use vestibule_plugins::{ClientCertificate, Identity, RequestInfo};
 
 use crate::diagnose::{Cause, Failure};
 use crate::listener::Heads;
@@ -44,6 +44,8 @@ pub struct Ctx {
     pub attempt: Attempts,
     /// Why the gateway answered in the upstream's stead, or the last failed attempt failed.
     pub cause: Option<Cause>,
+    /// What its plugins have found out about its client.
+    pub identity: Identity,
     _in_flight: InFlight,
 }
 
@@ -165,6 +167,7 @@ impl Ctx {
             deadline: None,
             attempt: Attempts::default(),
             cause: None,
+            identity: Identity::new(),
             _in_flight: InFlight::enter(requests),
         }
     }
@@ -196,6 +199,7 @@ impl Ctx {
             endpoint: self.attempt.pick.as_ref().map(|pick| &*pick.address.text),
             sni: self.sni(),
             config: &self.snapshot.hash,
+            identity: &self.identity,
             client_certificate: client.and_then(|client| client.certificate.as_ref()),
         }
     }

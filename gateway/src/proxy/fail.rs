@@ -1,14 +1,17 @@
 //! The only writer of error replies: a status and a request id, nothing of what lies behind the gateway.
 
+use std::sync::atomic::AtomicU64;
+
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, Session};
+use vestibule_plugins::{Refusal, Why};
 
 use super::attempt;
 use super::ctx::{Ctx, RequestId};
-use crate::diagnose::{self, Failure};
+use crate::diagnose::{self, Cause, Failure};
 
 /// Answers a request that goes to no upstream.
 pub async fn answer(session: &mut Session, ctx: &mut Ctx, failure: &Failure) -> Result<()> {
@@ -57,13 +60,49 @@ fn body(status: u16, id: &RequestId) -> String {
     format!("{status} {}\nrequest id: {}\n", reason(status), id.as_str())
 }
 
-async fn write(session: &mut Session, ctx: &Ctx, status: u16) -> Result<()> {
-    let body = Bytes::from(body(status, &ctx.request_id));
+/// The answer to a request that a plugin does not let pass.
+pub fn refused(refusal: Refusal, id: &RequestId) -> Result<(ResponseHeader, Bytes)> {
+    let (mut head, body) = reply(refusal.status, id)?;
+    for (name, value) in refusal.headers {
+        head.append_header(name, value)?;
+    }
+    Ok((head, body))
+}
+
+/// Notes why a plugin does not let a request pass, and tells it: once a second at most, since who is refused may go on
+/// asking.
+pub fn note_refused(refusal: &Refusal, ctx: &mut Ctx) {
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    let cause = of_plugin(refusal.why);
+    ctx.cause = Some(cause);
+    let level = if attempt::due(&TOLD) { log::Level::Warn } else { log::Level::Debug };
+    let route = ctx.route().map_or("", |route| &route.name);
+    let (code, detail, id) = (cause.code(), &refusal.detail, ctx.request_id.as_str());
+    log::log!(level, "route `{route}`: {code}: {detail}\n  request {id}");
+}
+
+fn of_plugin(why: Why) -> Cause {
+    match why {
+        Why::Unauthenticated => Cause::NotAuthenticated,
+        Why::Forbidden => Cause::NotAllowed,
+        Why::TooMany => Cause::RateLimited,
+        Why::TooLarge => Cause::BodyTooLarge,
+        Why::Unavailable => Cause::PluginUnavailable,
+    }
+}
+
+fn reply(status: u16, id: &RequestId) -> Result<(ResponseHeader, Bytes)> {
+    let body = Bytes::from(body(status, id));
     let mut head = ResponseHeader::build(status, Some(4))?;
     head.insert_header("content-type", "text/plain; charset=utf-8")?;
     head.insert_header("content-length", body.len())?;
     head.insert_header("cache-control", "no-store")?;
-    head.insert_header("x-request-id", ctx.request_id.as_str())?;
+    head.insert_header("x-request-id", id.as_str())?;
+    Ok((head, body))
+}
+
+async fn write(session: &mut Session, ctx: &Ctx, status: u16) -> Result<()> {
+    let (head, body) = reply(status, &ctx.request_id)?;
     if !session.as_mut().is_body_empty() {
         // How much of the body is still to come is anybody's guess, so the connection is not used again.
         session.set_keepalive(None);

@@ -9,6 +9,7 @@ use vestibule_plugins::{Reply, Verdict, replace_prefix};
 
 use super::admit::host_name;
 use super::ctx::Ctx;
+use super::fail;
 use crate::snapshot::{Action, Redirect, RedirectPath};
 
 /// Runs the response side of the route's chain.
@@ -32,6 +33,7 @@ pub struct Answer {
 pub fn answer(request: &RequestHeader, verdict: Verdict, ctx: &Ctx) -> Result<Option<Answer>> {
     let (mut head, body) = match (verdict, ctx.route().map(|route| &route.action)) {
         (Verdict::Respond(reply), _) => with_reply(reply)?,
+        (Verdict::Refuse(refusal), _) => fail::refused(refusal, &ctx.request_id)?,
         (Verdict::Continue, Some(Action::Respond { head, body })) => (head.clone(), body.clone()),
         (Verdict::Continue, Some(Action::Redirect(redirect))) => {
             (with_redirect(request, redirect, ctx)?, Bytes::new())
