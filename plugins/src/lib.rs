@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod chain;
+pub mod client;
 pub mod decode;
 pub mod duration;
 mod field;
@@ -29,13 +30,12 @@ mod testing;
 pub mod text;
 
 pub use chain::{Chain, Link, Ran};
+pub use client::{ClientCertPart, ClientCertificate};
 pub use duration::DurationText;
 pub use identity::Identity;
 pub use one_or_many::OneOrMany;
 pub use percent::Percent;
-pub use plugin::{
-    Build, ClientCertificate, Hooks, Plugin, Refusal, Reply, RequestInfo, Setting, Verdict, Why,
-};
+pub use plugin::{Build, Hooks, Plugin, Refusal, Reply, RequestInfo, Setting, Verdict, Why};
 pub use prefix::replace_prefix;
 pub use problem::{Path, Problem, Segment};
 pub use registry::Registry;

@@ -8,6 +8,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+use crate::client::ClientCertificate;
 use crate::identity::Identity;
 use crate::problem::Problem;
 use crate::retry::RetryPolicy;
@@ -133,15 +134,6 @@ pub struct RequestInfo<'a> {
     pub identity: &'a Identity,
     /// The client's certificate, where it sent one and it was verified.
     pub client_certificate: Option<&'a ClientCertificate>,
-}
-
-/// The verified certificate of a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// The subject as RFC 4514 writes it: `CN=alice,O=devs`.
-    pub subject: String,
-    /// SHA-256 of the certificate, in lower-case hex.
-    pub fingerprint: String,
 }
 
 /// How a plugin comes to be: its YAML decoded by `Config`, then compiled once at load.

@@ -11,7 +11,7 @@
 //! | `${header.NAME}` | the request's field; several are joined with `, ` |
 //! | `${query.NAME}` | the first parameter of that name, percent-decoded (a `+` stays a plus) |
 //! | `${cookie.NAME}` | the first cookie of that name |
-//! | `${client_cert.subject}`, `${client_cert.fingerprint}` | of the client's verified certificate |
+//! | `${client_cert.NAME}` | of the client's verified certificate, several joined with `,`: `subject`, `issuer`, `common_name`, `organization`, `dns`, `uri`, `email`, `ip`, `serial`, `not_after`, `fingerprint`, `pem` (URL-escaped) |
 //! | `${env.NAME}` | of the gateway's environment, read once at load |
 //! | `$$` | a dollar sign |
 //!
@@ -27,7 +27,7 @@ use pingora_http::RequestHeader;
 
 use crate::problem::{Path, Problem, did_you_mean};
 use crate::target::Target;
-use crate::{RequestInfo, host};
+use crate::{ClientCertPart, RequestInfo, host};
 
 /// A text that may vary from request to request.
 #[derive(Clone)]
@@ -73,8 +73,7 @@ pub enum Variable {
     Header(HeaderName),
     QueryParameter(String),
     Cookie(String),
-    ClientCertSubject,
-    ClientCertFingerprint,
+    ClientCert(ClientCertPart),
 }
 
 impl Template {
@@ -196,8 +195,6 @@ const PLAIN: [(&str, Variable); 13] = [
 /// The names that take another one behind a dot.
 const GROUPS: [&str; 5] = ["header", "query", "cookie", "client_cert", "env"];
 
-const CLIENT_CERT: [&str; 2] = ["subject", "fingerprint"];
-
 impl Variable {
     /// What stands between `${` and `}`.
     fn parse(name: &str, scope: Scope) -> Result<Self, Problem> {
@@ -215,14 +212,12 @@ impl Variable {
                 .map_err(|_| problem(format!("`{member}` in `${{{name}}}` is not a header name"))),
             "query" => Ok(Self::QueryParameter(member.to_owned())),
             "cookie" => Ok(Self::Cookie(member.to_owned())),
-            "client_cert" => match member {
-                "subject" => Ok(Self::ClientCertSubject),
-                "fingerprint" => Ok(Self::ClientCertFingerprint),
-                _ => Err(problem(format!(
-                    "`${{{name}}}` is not known; of `client_cert` there are `subject` and `fingerprint`"
-                ))
-                .maybe(did_you_mean(member, CLIENT_CERT))),
-            },
+            "client_cert" => ClientCertPart::parse(member).map(Self::ClientCert).ok_or_else(|| {
+                let names = ClientCertPart::ALL.map(|(name, _)| name);
+                let told =
+                    format!("`${{{name}}}` is not known; of `client_cert` there are {}", names.join(", "));
+                problem(told).maybe(did_you_mean(member, names))
+            }),
             _ => {
                 let near = GROUPS.map(|group| format!("${{{group}.{member}}}"));
                 Err(unknown(&format!("${{{name}}}"), near.iter().map(String::as_str)))
@@ -280,6 +275,7 @@ impl Variable {
             Self::Header(name) => return header(head, name),
             Self::QueryParameter(name) => return query_parameter(query(head), name.as_bytes()),
             Self::Cookie(name) => return cookie(head, name.as_bytes()).into(),
+            Self::ClientCert(part) => return client_cert(*part, info),
             Self::Method => head.method.as_str(),
             Self::Scheme => info.scheme,
             Self::RequestId => info.request_id,
@@ -289,8 +285,6 @@ impl Variable {
             Self::Endpoint => info.endpoint.unwrap_or_default(),
             Self::Sni => info.sni.unwrap_or_default(),
             Self::Config => info.config,
-            Self::ClientCertSubject => info.client_certificate.map_or("", |cert| &cert.subject),
-            Self::ClientCertFingerprint => info.client_certificate.map_or("", |cert| &cert.fingerprint),
         };
         text.as_bytes().into()
     }
@@ -311,6 +305,14 @@ fn client_ip(info: &RequestInfo<'_>) -> Vec<u8> {
         let _ = write!(text, "{ip}");
     }
     text
+}
+
+fn client_cert<'a>(part: ClientCertPart, info: &RequestInfo<'a>) -> Cow<'a, [u8]> {
+    match info.client_certificate.map(|certificate| part.of(certificate)) {
+        None => Cow::Borrowed(b""),
+        Some(Cow::Borrowed(text)) => text.as_bytes().into(),
+        Some(Cow::Owned(text)) => text.into_bytes().into(),
+    }
 }
 
 fn header<'a>(head: &'a RequestHeader, name: &HeaderName) -> Cow<'a, [u8]> {
@@ -407,7 +409,7 @@ fn unset(name: &str) -> Problem {
 
 fn needs_name(group: &str) -> String {
     match group {
-        "client_cert" => "write `${client_cert.subject}` or `${client_cert.fingerprint}`".to_owned(),
+        "client_cert" => "write `${client_cert.NAME}` with one of subject, uri, dns and so on".to_owned(),
         "env" => "write `${env.NAME}` with the name of an environment variable".to_owned(),
         _ => format!("write `${{{group}.NAME}}` with the name that you mean"),
     }
@@ -417,7 +419,7 @@ fn unknown<'a>(given: &str, near: impl IntoIterator<Item = &'a str>) -> Problem 
     let plain = PLAIN.map(|(name, _)| format!("${name}")).join(", ");
     problem(format!(
         "no variable is named `{given}`; there are {plain}, ${{header.NAME}}, ${{query.NAME}}, ${{cookie.NAME}}, \
-         ${{client_cert.subject}}, ${{client_cert.fingerprint}} and ${{env.NAME}}"
+         ${{client_cert.NAME}} and ${{env.NAME}}"
     ))
     .maybe(did_you_mean(given, near))
 }
@@ -448,7 +450,20 @@ mod tests {
 
     #[test]
     fn every_variable_renders() {
-        let certificate = ClientCertificate { subject: "CN=alice,O=devs".into(), fingerprint: "ab12".into() };
+        let certificate = ClientCertificate {
+            subject: "CN=alice,O=devs".into(),
+            common_name: Some("alice".into()),
+            organizations: vec!["devs".into(), "ops".into()],
+            dns_names: vec!["a.test".into()],
+            uris: vec!["spiffe://a.test/x".into()],
+            emails: vec!["a@a.test".into(), "b@a.test".into()],
+            ips: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            issuer: "CN=ca".into(),
+            serial: "0a".into(),
+            not_after: "2030-01-01T00:00:00Z".into(),
+            fingerprint: "ab12".into(),
+            pem: "-----BEGIN%20".into(),
+        };
         let info = RequestInfo {
             endpoint: Some("10.0.0.9:443"),
             sni: Some("up.example"),
@@ -496,6 +511,16 @@ mod tests {
             ("${cookie.absent}", ""),
             ("${client_cert.subject}", "CN=alice,O=devs"),
             ("${client_cert.fingerprint}", "ab12"),
+            ("${client_cert.common_name}", "alice"),
+            ("${client_cert.organization}", "devs,ops"),
+            ("${client_cert.dns}", "a.test"),
+            ("${client_cert.uri}", "spiffe://a.test/x"),
+            ("${client_cert.email}", "a@a.test,b@a.test"),
+            ("${client_cert.ip}", "192.0.2.1,2001:db8::1"),
+            ("${client_cert.issuer}", "CN=ca"),
+            ("${client_cert.serial}", "0a"),
+            ("${client_cert.not_after}", "2030-01-01T00:00:00Z"),
+            ("${client_cert.pem}", "-----BEGIN%20"),
             ("Bearer ${env.TOKEN}", "Bearer s3cret$host"),
             ("$$", "$"),
             ("$$host", "$host"),
@@ -519,7 +544,8 @@ mod tests {
             "$endpoint",
             "$sni",
             "${client_cert.subject}",
-            "${client_cert.fingerprint}",
+            "${client_cert.common_name}",
+            "${client_cert.ip}",
         ] {
             assert_eq!(parse(text).unwrap().render(&head, &info), "", "{text}");
         }
@@ -574,7 +600,7 @@ mod tests {
             refusal("$hots"),
             ": no variable is named `$hots`; there are $host, $path, $query, $method, $scheme, $client_ip, \
              $request_id, $listener, $route, $upstream, $endpoint, $sni, $config, ${header.NAME}, ${query.NAME}, \
-             ${cookie.NAME}, ${client_cert.subject}, ${client_cert.fingerprint} and ${env.NAME} \
+             ${cookie.NAME}, ${client_cert.NAME} and ${env.NAME} \
              (did you mean `$host`?)"
         );
         for (text, hint) in [

@@ -4,6 +4,7 @@
 mod handshake;
 mod http2;
 mod name;
+mod shown;
 pub mod sockets;
 mod stream;
 mod tcp;
@@ -25,9 +26,10 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 pub use name::ListenerIds;
+pub use shown::rfc4514;
 pub use stream::Heads;
 pub use terms::{AllTerms, ClientTerms, Spoken, Terms, TermsKey};
-pub use tls::{Certificate, ClientCheck, acceptor, rfc4514};
+pub use tls::{Certificate, ClientCheck, acceptor};
 
 use crate::diagnose::Cause;
 use crate::engine::Engine;
@@ -112,7 +114,7 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
                 }
             };
             listener.meter.shook_hands(stream.ssl().session_reused());
-            client.certificate = tls::client_certificate(stream.ssl());
+            client.certificate = shown::client_certificate(stream.ssl());
             let client = Arc::new(client);
             if let Some(mark) = mark(&client) {
                 // A TLS stream of the engine's ignores what is set on itself.

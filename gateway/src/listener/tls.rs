@@ -7,13 +7,12 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::sha::Sha256;
 use openssl::ssl::{
-    AlpnError, NameType, SniError, SslAcceptor, SslContext, SslMethod, SslOptions, SslRef,
-    SslSessionCacheMode, SslVerifyMode, SslVersion, select_next_proto,
+    AlpnError, NameType, SniError, SslAcceptor, SslContext, SslMethod, SslOptions, SslSessionCacheMode,
+    SslVerifyMode, SslVersion, select_next_proto,
 };
 use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
-use openssl::x509::{X509, X509NameRef, X509Ref};
-use vestibule_plugins::ClientCertificate;
+use openssl::x509::{X509, X509Ref};
 
 use super::terms::ClientTerms;
 
@@ -76,14 +75,6 @@ pub fn acceptor(
     Ok(builder.build())
 }
 
-/// The certificate that a client showed, as templates and plugins see it.
-pub fn client_certificate(ssl: &SslRef) -> Option<ClientCertificate> {
-    let certificate = ssl.peer_certificate()?;
-    let digest = certificate.digest(MessageDigest::sha256()).ok()?;
-    let fingerprint = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Some(ClientCertificate { subject: rfc4514(certificate.subject_name()), fingerprint })
-}
-
 fn context(
     certificate: &Certificate,
     clients: Option<&ClientCheck>,
@@ -134,25 +125,4 @@ fn names_of(certificate: &X509) -> Vec<String> {
     let certificate: &X509Ref = certificate;
     let names = certificate.subject_alt_names();
     names.iter().flatten().filter_map(|name| name.dnsname().map(str::to_ascii_lowercase)).collect()
-}
-
-/// `CN=alice,O=devs`: RFC 4514 section 2, the last attribute first.
-pub fn rfc4514(name: &X509NameRef) -> String {
-    let parts: Vec<String> = name
-        .entries()
-        .map(|entry| {
-            let key = entry.object().nid().short_name().unwrap_or("UNKNOWN");
-            let value = entry.data().to_string().unwrap_or_default();
-            let mut escaped = String::new();
-            for (position, letter) in value.char_indices() {
-                let at_edge = position == 0 && matches!(letter, '#' | ' ');
-                if at_edge || matches!(letter, '"' | '+' | ',' | ';' | '<' | '>' | '\\') {
-                    escaped.push('\\');
-                }
-                escaped.push(letter);
-            }
-            format!("{key}={escaped}")
-        })
-        .collect();
-    parts.into_iter().rev().collect::<Vec<_>>().join(",")
 }

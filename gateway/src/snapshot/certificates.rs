@@ -124,7 +124,8 @@ fn of(usage: Usage, owner: &str, certificate: &X509) -> Certificate {
     }
 }
 
-fn date(time: &Asn1TimeRef) -> String {
+/// RFC 3339.
+pub(crate) fn date(time: &Asn1TimeRef) -> String {
     let since = Asn1Time::from_unix(0).and_then(|epoch| epoch.diff(time));
     let seconds = since.map(|since| i64::from(since.days) * 86_400 + i64::from(since.secs));
     let stamp = seconds.ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
