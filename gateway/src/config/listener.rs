@@ -7,6 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::limits::LimitsConfig;
 use super::scalar;
 use super::tls::TlsVersion;
 
@@ -28,6 +29,9 @@ pub struct ListenerConfig {
     #[serde(default = "ten_thousand", deserialize_with = "scalar::from_one")]
     #[schemars(range(min = 1))]
     pub max_connections: usize,
+    /// What one client may ask. Each limit is finite by default.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub limits: Option<LimitsConfig>,
     /// How long a client may stay idle. Default 60s.
     #[serde(default = "a_minute_idle")]
     pub keepalive: KeepaliveConfig,

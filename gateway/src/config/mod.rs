@@ -6,6 +6,7 @@ pub mod access_log;
 pub mod admin;
 mod document;
 pub mod edit;
+pub mod limits;
 pub mod listener;
 pub mod load;
 pub mod plugin;
@@ -28,6 +29,7 @@ use vestibule_plugins::Registry;
 pub use access_log::{AccessLogConfig, AccessLogFormat, AccessLogPath};
 pub use admin::AdminConfig;
 pub use document::{Document, Position};
+pub use limits::{Http2LimitsConfig, LimitsConfig};
 pub use listener::{
     DownstreamClientCertificateConfig, DownstreamTlsConfig, KeepaliveConfig, KeyPairConfig, ListenerConfig,
     TcpConfig,

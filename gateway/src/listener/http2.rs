@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession, handshake};
+use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
 use pingora_core::protocols::{Digest, IO};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::Services;
 use super::handshake::LONGEST as HANDSHAKE;
 use crate::proxy;
+use crate::snapshot::Listener;
 
 /// How long a connection without a stream is kept.
 const IDLE: Duration = Duration::from_secs(60);
@@ -26,15 +27,18 @@ const MALFORMED: usize = 32;
 
 /// Serves the streams of a connection until it closes, is idle for too long, or `over` turns true and those that were
 /// begun have ended.
-pub async fn http_2(stream: impl IO + 'static, mut over: watch::Receiver<bool>, services: &Services) {
+pub async fn http_2(stream: impl IO + 'static, listener: &Listener, services: &Services) {
+    let mut over = listener.terms.over();
     let digest = Arc::new(Digest {
         ssl_digest: stream.get_ssl_digest(),
         timing_digest: stream.get_timing_digest(),
         proxy_digest: stream.get_proxy_digest(),
         socket_digest: stream.get_socket_digest(),
     });
-    // Without options the engine sets its bounds.
-    let mut connection = match timeout(HANDSHAKE, handshake(Box::new(stream), None)).await {
+    // The engine's bounds, and over them the listener's.
+    let mut options = default_h2_options();
+    options.max_concurrent_streams(listener.limits.http2.streams);
+    let mut connection = match timeout(HANDSHAKE, handshake(Box::new(stream), Some(options))).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return log::debug!("no HTTP/2 connection: {error}"),
         Err(_) => return log::debug!("no HTTP/2 connection in {HANDSHAKE:?}"),

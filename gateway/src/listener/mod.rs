@@ -120,7 +120,7 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
                 // A TLS stream of the engine's ignores what is set on itself.
                 stream.get_mut().set_proxy_digest(mark);
                 match stream.selected_alpn_proto() {
-                    Some(ALPN::H2) => http2::http_2(stream, listener.terms.over(), &services).await,
+                    Some(ALPN::H2) => http2::http_2(stream, &listener, &services).await,
                     _ => http_1(stream, &client, &services).await,
                 }
             }

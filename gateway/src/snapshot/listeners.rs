@@ -12,7 +12,7 @@ use vestibule_plugins::{Path, Problem};
 
 use super::files::Files;
 use super::kept::{HttpsDefinition, Kept};
-use super::{Https, Listener, Protocol, routes};
+use super::{Https, Listener, Protocol, limits, routes};
 use crate::config::{Config, DownstreamTlsConfig, ListenerConfig, TlsVersion};
 use crate::listener::{AllTerms, Certificate, ClientCheck, ListenerIds, TermsKey, acceptor};
 use crate::observe::Metrics;
@@ -55,6 +55,7 @@ impl Hall<'_> {
                 protocol,
                 terms: self.terms.intern(key),
                 max_connections: config.max_connections,
+                limits: limits::compile(config, &at, problems),
                 idle_timeout: config.keepalive.idle_timeout,
                 meter: self.metrics.listener(name),
             }));

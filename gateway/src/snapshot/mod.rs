@@ -10,6 +10,7 @@ pub mod files;
 #[cfg(test)]
 mod golden;
 mod kept;
+pub mod limits;
 mod lint;
 mod listeners;
 pub mod live;
@@ -36,6 +37,7 @@ use vestibule_plugins::{Chain, Template};
 pub use admin::{Admin, Token};
 pub use compile::{Workshop, compile, load, load_noting};
 pub(crate) use kept::UpstreamDefinition;
+pub use limits::Limits;
 pub use problem::{Places, Report, Warnings};
 pub use reload::Reload;
 pub(crate) use routes::{pattern, rule, unknown};
@@ -107,6 +109,8 @@ pub struct Listener {
     pub terms: Arc<Terms>,
     /// Connections open at once.
     pub max_connections: usize,
+    /// What one client may ask.
+    pub limits: Limits,
     /// How long a connection without a request is kept.
     pub idle_timeout: Duration,
     /// Counts its connections and handshakes.

@@ -10,6 +10,7 @@ use vestibule_tests::PATIENCE;
 use vestibule_tests::certs::{Certs, Pair};
 use vestibule_tests::client::{self, Client, ClientTls};
 use vestibule_tests::gateway::Gateway;
+use vestibule_tests::http2::frames;
 use vestibule_tests::origin::{Answer, Opening, Origin};
 use vestibule_tests::ports;
 
@@ -23,6 +24,7 @@ pub const KEYS: &[&str] = &[
     "admin.token_file",
     "listeners.address",
     "listeners.keepalive.idle_timeout",
+    "listeners.limits.http2.streams",
     "listeners.max_connections",
     "listeners.tcp.idle_timeout",
     "listeners.tcp.upstream",
@@ -154,6 +156,33 @@ fn max_connections_is_how_many_are_let_in() {
         is_silent(&second, Duration::from_millis(300))
     };
     assert_eq!((waits(1), waits(2)), (true, false));
+}
+
+/// A listener that speaks HTTP/2, with these keys.
+fn http2_gateway(keys: &str) -> (Gateway, u16, Certs) {
+    let certs = Certs::new();
+    let leaf = certs.server(&certs.authority("ca"), &["a.test"]);
+    let (cert, key) = (quoted(&leaf.cert), quoted(&leaf.key));
+    let (gateway, port) =
+        gateway(&format!("tls: {{ certificates: [{{ cert: {cert}, key: {key} }}] }}, {keys}"), "");
+    (gateway, port, certs)
+}
+
+#[test]
+fn limits_of_http2_are_what_clients_are_told() {
+    let told = |keys: &str| {
+        let (_gateway, port, _certs) = http2_gateway(keys);
+        let settings =
+            frames::Client::tls(port, &[]).wait_for(|frame| frame.kind == frames::SETTINGS).unwrap();
+        let values = settings
+            .payload
+            .chunks(6)
+            .map(|one| (one[1], u32::from_be_bytes([one[2], one[3], one[4], one[5]])));
+        // SETTINGS_MAX_CONCURRENT_STREAMS is 3.
+        values.filter(|(id, _)| *id == 3).map(|(_, value)| value).next()
+    };
+    assert_eq!(told(""), Some(100));
+    assert_eq!(told("limits: { http2: { streams: 7 } }"), Some(7));
 }
 
 #[test]
