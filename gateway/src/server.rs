@@ -198,6 +198,10 @@ impl Serving {
         next.running.metrics.staged(next.stage.is_some());
         // Those of the next snapshot before the first request that makes one, those of the last one until none does.
         self.policies.put_in_force(&both);
+        let candidate = next.stage.as_ref().map(|stage| &stage.candidate);
+        for snapshot in [Some(&next.running), candidate].into_iter().flatten() {
+            snapshot.routes.iter().for_each(|route| route.chain.put_in_force());
+        }
         self.live.swap(next);
         self.policies.put_in_force(&rest);
     }

@@ -78,6 +78,21 @@ impl Chain {
         !self.response.is_empty()
     }
 
+    /// Tells each plugin that a configuration which has it is put in force.
+    pub fn put_in_force(&self) {
+        self.request.iter().for_each(|(_, link)| link.plugin.put_in_force());
+    }
+
+    /// The plugins that see the request, in order.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.request.iter().map(|(_, link)| link)
+    }
+
+    /// Whether a request without proof of an identity is refused.
+    pub fn authenticates(&self) -> bool {
+        self.links().any(|link| link.plugin.authenticates())
+    }
+
     /// The rules of retrying: of the last plugin that sets them, so a route's own before the common ones.
     pub fn retry(&self) -> Option<&RetryPolicy> {
         self.retry.as_ref().and_then(|plugin| plugin.retry())

@@ -555,7 +555,10 @@ mod tests {
                 Setting { matches_by_prefix: false, ..ROUTE },
                 "this route also takes requests that match no prefix",
             ),
-            (Setting { route: None, matches_by_prefix: false }, "not every route matches by a prefix"),
+            (
+                Setting { route: None, matches_by_prefix: false, ..ROUTE },
+                "not every route matches by a prefix",
+            ),
         ] {
             let problems = Registry::builtin()
                 .build("path_rewrite", &yaml("{ replace_prefix: /xyz }"), &setting)

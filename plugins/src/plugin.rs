@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::client::ClientCertificate;
 use crate::identity::Identity;
+use crate::outbound::{Files, Outbound};
 use crate::problem::Problem;
 use crate::retry::RetryPolicy;
 
@@ -38,6 +39,21 @@ pub trait Plugin: Send + Sync {
     /// Sees and may change the head of the upstream's response, in the reverse order of the chain.
     /// `request` is the request as it was sent to the upstream.
     fn response(&self, _head: &mut ResponseHeader, _request: &RequestHeader, _info: &RequestInfo<'_>) {}
+
+    /// Told, within the gateway's runtime, whenever a configuration that has the plugin is put in force: the place to
+    /// begin work that goes on beside requests. Such work ends with the plugin, so it holds no more than a `Weak` of it.
+    fn put_in_force(&self) {}
+
+    /// Whether who passes is known to somebody: a request without proof of an identity is refused.
+    fn authenticates(&self) -> bool {
+        false
+    }
+
+    /// Headers that no client may write where this plugin stands, as names or as prefixes with a `*`: a route's
+    /// `trust_headers` that lets one of them through is refused.
+    fn owned_headers(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// The rules of retrying, if this plugin is the one that sets them.
     fn retry(&self) -> Option<&RetryPolicy> {
@@ -139,8 +155,8 @@ pub struct RequestInfo<'a> {
 /// How a plugin comes to be: its YAML decoded by `Config`, then compiled once at load.
 ///
 /// A reload that leaves the configuration of a plugin and its route's name as they are (for a route without a name, its
-/// `match`) keeps the plugin too, and with it what it has counted. So what it needs of a file it has to read again by
-/// itself.
+/// `match`), and the files and upstreams that it asked its `Setting` for, keeps the plugin too, and with it what it has
+/// counted and learnt.
 pub trait Build: Plugin + Sized + 'static {
     /// The plugin's own keys. Deny unknown ones: `#[serde(deny_unknown_fields)]`.
     type Config: DeserializeOwned + JsonSchema;
@@ -149,12 +165,16 @@ pub trait Build: Plugin + Sized + 'static {
     fn build(config: Self::Config, setting: &Setting<'_>) -> Result<Self, Vec<Problem>>;
 }
 
-/// Where in the file a plugin stands, for those whose keys make sense in some places only.
-#[derive(Clone, Copy, Debug)]
+/// Where in the file a plugin stands, for those whose keys make sense in some places only, and what it may ask for.
+#[derive(Clone, Copy)]
 pub struct Setting<'a> {
     /// The route's name; `None` in the chain that every route runs. For a route without a name its place in the file,
     /// which may change while the plugin is kept.
     pub route: Option<&'a str>,
     /// Whether every path of the route is a prefix, so that a request always has one that it matched by.
     pub matches_by_prefix: bool,
+    /// The files that its keys name.
+    pub files: &'a dyn Files,
+    /// The upstreams that its keys name.
+    pub outbound: &'a dyn Outbound,
 }

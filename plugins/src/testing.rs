@@ -1,15 +1,38 @@
 //! What the unit tests of several plugins share: a request, what is known of it, a plugin from its own doc.
 
 use std::future::Future;
+use std::path::Path as FilePath;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use pingora_http::RequestHeader;
 
-use crate::{Identity, Plugin, Problem, Registry, RequestInfo, Setting};
+use crate::{
+    Files, Identity, Outbound, Path, Plugin, Problem, Registry, RequestInfo, Setting, Upstream,
+};
 
-pub const ROUTE: Setting<'static> = Setting { route: Some("kube-api"), matches_by_prefix: true };
+pub const ROUTE: Setting<'static> =
+    Setting { route: Some("kube-api"), matches_by_prefix: true, files: &Nothing, outbound: &Nothing };
+
+/// No file, and no upstream.
+pub struct Nothing;
+
+impl Files for Nothing {
+    fn bytes(&self, file: &FilePath, at: &Path) -> Result<Vec<u8>, Problem> {
+        Err(Problem::new(at.clone(), format!("`{}` cannot be read: there are no files here", file.display())))
+    }
+
+    fn secret(&self, file: &FilePath, at: &Path) -> Result<Vec<u8>, Problem> {
+        self.bytes(file, at)
+    }
+}
+
+impl Outbound for Nothing {
+    fn upstream(&self, name: &str, at: &Path) -> Result<Arc<dyn Upstream>, Problem> {
+        Err(Problem::new(at.clone(), format!("no upstream is named `{name}`")))
+    }
+}
 
 static NOBODY: Identity = Identity::new();
 

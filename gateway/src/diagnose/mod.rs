@@ -5,6 +5,7 @@
 
 mod answer;
 mod cause;
+mod http1;
 mod tls;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use pingora_core::{Error, ErrorType};
 
 pub use answer::{HttpVersion, of_first_bytes, of_refusal, of_status};
 pub use cause::Cause;
+pub use http1::of_http1;
 pub use tls::{HandshakeFacts, Refusal, name_text, names_of, of_handshake, of_read};
 
 /// A cause, and the particulars of this one case: names, addresses, the library's own words. Never a secret.

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use pingora_core::protocols::Ssl;
 use tokio::time::timeout;
 
-use crate::diagnose::{self, Cause, Failure, HttpVersion};
+use crate::diagnose::{self, Cause, Failure, HttpVersion, of_http1};
 use crate::upstream::{Facts, Pool, Stream, establish, of_stream};
 
 /// A version of HTTP/1.
@@ -128,23 +128,4 @@ async fn beside(
             (Ok(()), Err(error)) => Err(error.into()),
         },
     }
-}
-
-fn of_http1(error: &(dyn StdError + 'static)) -> Failure {
-    let mut words = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        // What the connection itself knows better.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(failure) = inner.and_then(|inner| inner.downcast_ref::<Failure>()) {
-            return Failure::new(failure.cause, failure.detail.clone());
-        }
-        words = format!("{words}: {error}");
-        next = error.source();
-    }
-    let cause = match error.downcast_ref::<hyper::Error>() {
-        Some(error) if error.is_parse() => Cause::UpstreamInvalidResponse,
-        _ => Cause::UpstreamReset,
-    };
-    Failure::new(cause, words)
 }

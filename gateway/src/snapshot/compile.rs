@@ -1,16 +1,19 @@
 //! From what was typed to what runs: the only constructor of a `Snapshot`. Every problem is told, not just the first.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use vestibule_plugins::{Path, Problem, Registry, Setting};
+use vestibule_plugins::{Path, Problem, Registry};
 
 use super::files::Files;
-use super::kept::{Kept, Owner, Plugins};
+use super::kept::{Kept, Owner};
 use super::lint::{self, Subject};
 use super::listeners::Hall;
+use super::outbound::Upstreams;
+use super::plugins::{Place, Plugins};
 use super::problem::{Places, Report, Warnings, merge};
 use super::routes::{self, Bench};
 use super::sources::Sources;
@@ -148,10 +151,25 @@ fn snapshot(
         files.will_write(path);
     }
     let admin = config.admin.as_ref().map(|admin| admin::compile(admin, config, files, problems));
-    let setting = Setting { route: None, matches_by_prefix: false };
-    let plugins = Plugins::new(&workshop.registry, &workshop.kept);
+    let outbound = Upstreams {
+        config,
+        upstreams: &upstreams,
+        names: &upstream_names,
+        files,
+        policies: &workshop.policies,
+        kept: &workshop.kept,
+        used: RefCell::default(),
+    };
+    let plugins = Plugins {
+        registry: &workshop.registry,
+        kept: &workshop.kept,
+        files,
+        upstreams: &outbound,
+        equal: RefCell::default(),
+    };
+    let place = Place { route: None, matches_by_prefix: false };
     let at_common = root.key("plugins");
-    let common = routes::plugins(&config.plugins, &at_common, &Owner::Everyone, &plugins, &setting, problems);
+    let common = routes::plugins(&config.plugins, &at_common, &Owner::Everyone, &plugins, place, problems);
     let bench = Bench {
         config,
         upstreams: &upstreams,
@@ -193,6 +211,7 @@ fn snapshot(
         routes: &compiled,
         listeners: &listeners,
         upstreams: &upstreams,
+        of_plugins: &outbound.used.borrow(),
         now: (workshop.now)(),
     });
     Some(Snapshot {

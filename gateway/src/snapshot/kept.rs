@@ -3,23 +3,19 @@
 //!
 //! TLS policies have an index of their own, `upstream::Policies`; counts are kept by `observe::Metrics`.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use serde_yaml::Value;
-use vestibule_plugins::{Plugin, Problem, Registry, Setting};
-
+use super::outbound::CallerDefinition;
+use super::plugins::KeptPlugins;
 use super::upstreams::protocol;
 use super::{Action, Https, Snapshot};
-use crate::config::{
-    EndpointAddress, KeepaliveConfig, MatchConfig, PluginConfig, RouteConfig, TlsVersion, UpstreamConfig,
-};
+use crate::config::{EndpointAddress, KeepaliveConfig, MatchConfig, RouteConfig, TlsVersion, UpstreamConfig};
 use crate::listener::ClientTerms;
-use crate::upstream::{Known, Protocol, Upstream};
+use crate::upstream::{Caller, Known, Protocol, Upstream};
 
 /// What may be taken over. Nothing here keeps anything alive.
 #[derive(Default)]
@@ -32,7 +28,10 @@ pub struct Kept {
     pub wants_http1: Index<(Owner, UpstreamDefinition, u64), AtomicBool>,
     /// With the keys of their clients' sessions.
     pub https: Index<HttpsDefinition, Https>,
-    plugins: Index<PluginDefinition, dyn Plugin>,
+    /// With their idle connections.
+    pub callers: Index<CallerDefinition, Caller>,
+    /// With what they have counted and learnt.
+    pub plugins: KeptPlugins,
 }
 
 /// Values by their definition, for as long as anybody else holds them.
@@ -44,7 +43,7 @@ struct Entries<K, V: ?Sized> {
     sweep_at: usize,
 }
 
-const FIRST_SWEEP: usize = 64;
+pub(super) const FIRST_SWEEP: usize = 64;
 
 impl<K, V: ?Sized> Default for Index<K, V> {
     fn default() -> Self {
@@ -145,58 +144,6 @@ impl Owner {
             Some(name) => Self::Route(name.clone()),
             None => Self::Match(route.r#match.clone()),
         }
-    }
-}
-
-/// All that a plugin is built of, and which of several equal ones it is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct PluginDefinition {
-    owner: Owner,
-    name: String,
-    config: Value,
-    matches_by_prefix: bool,
-    number: usize,
-}
-
-/// Builds the plugins of one file, and takes over those that an earlier one had.
-pub struct Plugins<'a> {
-    registry: &'a Registry,
-    kept: &'a Kept,
-    /// How many there were of each definition, numbered 0.
-    equal: RefCell<HashMap<PluginDefinition, usize>>,
-}
-
-impl<'a> Plugins<'a> {
-    /// Those that the registry knows.
-    pub fn new(registry: &'a Registry, kept: &'a Kept) -> Self {
-        Self { registry, kept, equal: RefCell::default() }
-    }
-
-    /// The plugin, in the state in which it is if there is one.
-    ///
-    /// # Errors
-    /// Every problem; their paths start at the plugin's own map.
-    pub fn build(
-        &self,
-        owner: &Owner,
-        plugin: &PluginConfig,
-        setting: &Setting<'_>,
-    ) -> Result<Arc<dyn Plugin>, Vec<Problem>> {
-        let PluginConfig { name, config } = plugin;
-        // The owner stands for the name of the route, which for one without a name is its place in the file.
-        let Setting { route: _, matches_by_prefix } = *setting;
-        let mut definition = PluginDefinition {
-            owner: owner.clone(),
-            name: name.clone(),
-            config: config.clone(),
-            matches_by_prefix,
-            number: 0,
-        };
-        let mut equal = self.equal.borrow_mut();
-        let count = equal.entry(definition.clone()).or_default();
-        definition.number = *count;
-        *count += 1;
-        self.kept.plugins.try_take_over(definition, || self.registry.build(name, config, setting))
     }
 }
 
@@ -365,7 +312,7 @@ mod tests {
             );
         }
         // An acceptor is kept by the same index, and none of these has one.
-        let Kept { upstreams, addresses, wants_http1, plugins, https: _ } = &workshop.kept;
+        let Kept { upstreams, addresses, wants_http1, plugins, https: _, callers: _ } = &workshop.kept;
         let counts = [upstreams.len(), addresses.len(), wants_http1.len(), plugins.len()];
         assert!(counts.iter().all(|count| (1..=FIRST_SWEEP).contains(count)), "{counts:?}");
     }

@@ -14,6 +14,8 @@ pub mod limits;
 mod lint;
 mod listeners;
 pub mod live;
+mod outbound;
+mod plugins;
 pub mod problem;
 pub mod reload;
 mod routes;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 use vestibule_plugins::problem::did_you_mean;
-use vestibule_plugins::{Chain, Link, Path, Problem, Setting};
+use vestibule_plugins::{Chain, Link, Path, Problem};
 
 use super::files::Files;
-use super::kept::{Kept, Owner, Plugins, UpstreamDefinition};
+use super::kept::{Kept, Owner, UpstreamDefinition};
+use super::plugins::{Place, Plugins};
 use super::tls::{self, Block};
 use super::{Action, Host, Http1, Route, Target, TargetTls, Timeouts, TrustedHeaders, answers, upstreams};
 use crate::config::{
@@ -63,10 +64,9 @@ impl Bench<'_> {
         let action = self.action(config, &at, problems);
         let timeouts = timeouts(&config.timeouts);
         let trusted = trusted(&config.trust_headers, &at.key("trust_headers"), problems);
-        let setting = Setting { route: Some(&name), matches_by_prefix: matches_by_prefix(&config.r#match) };
+        let place = Place { route: Some(&name), matches_by_prefix: matches_by_prefix(&config.r#match) };
         let owner = Owner::of(config);
-        let own =
-            self::plugins(&config.plugins, &at.key("plugins"), &owner, self.plugins, &setting, problems);
+        let own = self::plugins(&config.plugins, &at.key("plugins"), &owner, self.plugins, place, problems);
         if problems.len() > before {
             return None;
         }
@@ -80,7 +80,11 @@ impl Bench<'_> {
             );
             return None;
         }
-        let links = self.common.iter().cloned().chain(own).collect();
+        let links: Vec<Link> = self.common.iter().cloned().chain(own).collect();
+        problems.extend(not_to_trust(&links, &config.trust_headers, &at.key("trust_headers")));
+        if problems.len() > before {
+            return None;
+        }
         let meter = self.metrics.route(&name, self.listener_ids.count());
         Some((rule, Route { name, action: action?, chain: Chain::new(links), timeouts, trusted, meter }))
     }
@@ -317,18 +321,45 @@ pub fn plugins(
     at: &Path,
     owner: &Owner,
     plugins: &Plugins<'_>,
-    setting: &Setting<'_>,
+    place: Place<'_>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Link> {
     let mut built = Vec::with_capacity(configs.len());
     for (index, plugin) in configs.iter().enumerate() {
         let at = at.index(index).key(&plugin.name);
-        match plugins.build(owner, plugin, setting) {
+        match plugins.build(owner, plugin, place) {
             Ok(plugin) => built.push(Link { at, plugin }),
             Err(found) => problems.extend(found.into_iter().map(|problem| problem.under(&at))),
         }
     }
     built
+}
+
+/// The trusted headers of a route that only one of its plugins may write.
+fn not_to_trust(links: &[Link], trusted: &[String], at: &Path) -> Vec<Problem> {
+    let overlap = |trusted: &str, owned: &str| match (trusted.strip_suffix('*'), owned.strip_suffix('*')) {
+        (None, None) => trusted == owned,
+        (Some(prefix), None) => owned.starts_with(prefix),
+        (None, Some(prefix)) => trusted.starts_with(prefix),
+        (Some(one), Some(other)) => one.starts_with(other) || other.starts_with(one),
+    };
+    let mut problems = Vec::new();
+    for (index, text) in trusted.iter().enumerate() {
+        let text = text.to_ascii_lowercase();
+        let owner =
+            links.iter().find(|link| link.plugin.owned_headers().iter().any(|owned| overlap(&text, owned)));
+        if let Some(link) = owner {
+            let name = last(&link.at);
+            problems.push(
+                Problem::new(
+                    at.index(index),
+                    format!("`{text}` cannot be trusted beside the plugin `{name}`, which writes it itself"),
+                )
+                .hint("take it out of `trust_headers`"),
+            );
+        }
+    }
+    problems
 }
 
 /// That no such name is known; nothing where it stands in the file and only has problems of its own.

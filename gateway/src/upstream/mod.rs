@@ -1,6 +1,7 @@
 //! Where requests go: endpoints, how one is picked, how it is connected to and as whom.
 
 mod balance;
+mod caller;
 pub mod connect;
 mod dns;
 mod endpoint;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use balance::{Balance, Pick, Tried};
+pub use caller::{Caller, CallerSni};
 pub use dns::Resolver;
 pub use endpoint::{Address, Endpoint, Known, Target};
 pub(crate) use h2::{Facts, Pool, establish, of_stream};

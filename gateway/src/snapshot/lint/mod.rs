@@ -15,7 +15,7 @@ mod unused;
 mod verify;
 mod versions;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -64,6 +64,8 @@ pub struct Subject<'a> {
     pub listeners: &'a [Arc<Listener>],
     /// By name; what runs holds each that it uses.
     pub upstreams: &'a HashMap<&'a str, Arc<Upstream>>,
+    /// The names of those that plugins ask.
+    pub of_plugins: &'a HashSet<String>,
     /// When it is loaded.
     pub now: Timestamp,
 }

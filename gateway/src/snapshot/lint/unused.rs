@@ -9,7 +9,7 @@ use super::Subject;
 use crate::snapshot::{Action, Protocol};
 use crate::upstream::Upstream;
 
-/// An upstream that no route and no listener names.
+/// An upstream that no route, no listener and no plugin names.
 pub fn unused(subject: &Subject<'_>, warnings: &mut Vec<Problem>) {
     let of_routes = subject.routes.iter().flat_map(|route| match &route.action {
         Action::Forward { targets, .. } => targets.as_slice(),
@@ -22,7 +22,7 @@ pub fn unused(subject: &Subject<'_>, warnings: &mut Vec<Problem>) {
     let used: HashSet<*const Upstream> =
         of_routes.map(|target| &target.upstream).chain(of_listeners).map(Arc::as_ptr).collect();
     for (name, upstream) in subject.upstreams {
-        if used.contains(&Arc::as_ptr(upstream)) {
+        if used.contains(&Arc::as_ptr(upstream)) || subject.of_plugins.contains(*name) {
             continue;
         }
         let at = Path::root().key("upstreams").key(*name);
