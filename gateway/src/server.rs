@@ -125,7 +125,7 @@ impl Serving {
     pub async fn put_in_force(&mut self, next: Arc<Snapshot>, ready: Ready, control: &Control) {
         // First of all: a client that was not asked for the certificate that is asked for now must not be served by what
         // comes in force.
-        self.terms.put_in_force(next.listeners.iter().map(|listener| &listener.terms));
+        self.terms.put_in_force(next.listeners.iter().flat_map(|listener| &listener.terms));
         self.swap(InForce { running: next.clone(), stage: None });
         if let Some(listening) = ready.admin {
             self.serve_admin(listening, control);

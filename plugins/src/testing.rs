@@ -8,9 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use pingora_http::RequestHeader;
 
-use crate::{
-    Files, Identity, Outbound, Path, Plugin, Problem, Registry, RequestInfo, Setting, Upstream,
-};
+use crate::{Files, Identity, Outbound, Path, Plugin, Problem, Registry, RequestInfo, Setting, Upstream};
 
 pub const ROUTE: Setting<'static> =
     Setting { route: Some("kube-api"), matches_by_prefix: true, files: &Nothing, outbound: &Nothing };

@@ -11,7 +11,7 @@ use openssl::x509::{X509, X509Ref};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
-    RevokedCertParams, SerialNumber, date_time_ymd,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use tempfile::TempDir;
 
@@ -171,6 +171,23 @@ impl Certs {
     /// A client's certificate with this common name.
     pub fn client(&self, by: &Authority, name: &str) -> Pair {
         self.signed(name, &leaf_params(name, &[], ExtendedKeyUsagePurpose::ClientAuth), by)
+    }
+
+    /// A client's certificate with an organisation and alternative names: what has a scheme is a URI, what has an `@` an
+    /// address of mail.
+    pub fn identified(&self, by: &Authority, name: &str, organization: &str, names: &[&str]) -> Pair {
+        let is_plain = |name: &&&str| !name.contains("://") && !name.contains('@');
+        let plain: Vec<&str> = names.iter().filter(is_plain).copied().collect();
+        let mut params = leaf_params(name, &plain, ExtendedKeyUsagePurpose::ClientAuth);
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+        for &name in names.iter().filter(|name| !is_plain(name)) {
+            let text = name.try_into().unwrap();
+            params.subject_alt_names.push(match name.contains("://") {
+                true => SanType::URI(text),
+                false => SanType::Rfc822Name(text),
+            });
+        }
+        self.signed(name, &params, by)
     }
 
     fn signed(&self, stem: &str, params: &CertificateParams, by: &Authority) -> Pair {

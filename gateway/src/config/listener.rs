@@ -1,14 +1,16 @@
 //! `listeners:`: where clients connect.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer};
 
 use super::limits::LimitsConfig;
-use super::scalar;
+use super::scalar::{self, TextOrMap};
 use super::tls::TlsVersion;
 
 /// One address, and what is spoken on it: HTTP, HTTP over TLS, or bytes passed through.
@@ -56,9 +58,65 @@ pub struct DownstreamTlsConfig {
     /// Clients show a certificate.
     #[serde(default, deserialize_with = "scalar::given")]
     pub client_certificate: Option<DownstreamClientCertificateConfig>,
+    /// What differs for clients that ask for certain names: exact ones, or `*.suffix` for every name below it. An exact
+    /// name comes before a suffix, a longer suffix before a shorter one.
+    #[serde(default)]
+    pub by_sni: BTreeMap<String, SniPolicyConfig>,
     /// The lowest version accepted. Default 1.2.
     #[serde(default)]
     pub min_version: TlsVersion,
+}
+
+/// What differs for clients that ask for a name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SniPolicyConfig {
+    /// In the listener's stead: which certificates these clients show, or `none` that they need not.
+    pub client_certificate: SniClientCertificateConfig,
+}
+
+/// `none`, or which client certificates are accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SniClientCertificateConfig {
+    /// None is asked for.
+    None,
+    /// These.
+    Asked(DownstreamClientCertificateConfig),
+}
+
+impl TextOrMap for SniClientCertificateConfig {
+    type Map = DownstreamClientCertificateConfig;
+    const EXPECTED: &'static str = "`none`, or a map of `ca`, `require`, `crl` and `depth`";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            other => Err(scalar::unexpected_text(Self::EXPECTED, other)),
+        }
+    }
+
+    fn from_map(map: DownstreamClientCertificateConfig) -> Result<Self, String> {
+        Ok(Self::Asked(map))
+    }
+}
+
+impl<'de> Deserialize<'de> for SniClientCertificateConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        scalar::text_or_map(from)
+    }
+}
+
+impl JsonSchema for SniClientCertificateConfig {
+    fn schema_name() -> Cow<'static, str> {
+        "SniClientCertificateConfig".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "`none`, or a map of `ca`, `require`, `crl` and `depth`.",
+            "anyOf": [{ "const": "none" }, generator.subschema_for::<DownstreamClientCertificateConfig>()]
+        })
+    }
 }
 
 /// A certificate chain and its key, PEM files.
@@ -83,6 +141,26 @@ pub struct DownstreamClientCertificateConfig {
     /// Whether a client without one is refused. Default true.
     #[serde(default = "yes")]
     pub require: bool,
+    /// PEM file of revocation lists: one for each CA of the chain.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub crl: Option<PathBuf>,
+    /// How many CAs may stand between the certificate and the trusted one. Default: any number.
+    #[serde(default, deserialize_with = "super::tls::depth")]
+    #[schemars(with = "u32", range(min = 0, max = 100))]
+    pub depth: Option<u32>,
+}
+
+impl DownstreamTlsConfig {
+    /// Which client certificates are accepted anywhere: the listener's own, and then those by name, with the names.
+    pub fn client_certificates(
+        &self,
+    ) -> impl Iterator<Item = (Option<&str>, &DownstreamClientCertificateConfig)> {
+        let by_name = self.by_sni.iter().filter_map(|(name, entry)| match &entry.client_certificate {
+            SniClientCertificateConfig::None => None,
+            SniClientCertificateConfig::Asked(clients) => Some((Some(name.as_str()), clients)),
+        });
+        self.client_certificate.iter().map(|clients| (None, clients)).chain(by_name)
+    }
 }
 
 fn yes() -> bool {

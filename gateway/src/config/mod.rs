@@ -32,7 +32,7 @@ pub use document::{Document, Position};
 pub use limits::{Http2LimitsConfig, LimitsConfig};
 pub use listener::{
     DownstreamClientCertificateConfig, DownstreamTlsConfig, KeepaliveConfig, KeyPairConfig, ListenerConfig,
-    TcpConfig,
+    SniClientCertificateConfig, SniPolicyConfig, TcpConfig,
 };
 pub use load::{Loaded, list, load, parse};
 pub use plugin::PluginConfig;

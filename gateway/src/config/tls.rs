@@ -129,7 +129,7 @@ fn pins<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Er
     scalar::one_or_more(from).map(Some)
 }
 
-fn depth<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+pub(super) fn depth<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     scalar::whole_number(from, 0, 100).map(Some)
 }
 

@@ -176,6 +176,10 @@ causes! {
     ClientTermsChanged: "client_terms_changed",
         "the listener asks its clients for another certificate since this connection was made",
         "";
+    /// The Host is a name of another client certificate policy than the connection's.
+    MisdirectedRequest: "misdirected_request",
+        "the connection was made for a name of another client certificate policy than the Host's",
+        "let the client connect with the Host as its SNI, or ask the same of both names: `tls: { by_sni: … }`";
     /// A request that is not legal HTTP.
     RequestInvalid: "request_invalid",
         "the request is not legal HTTP",
@@ -238,7 +242,7 @@ impl Cause {
             Cause::RateLimited => 429,
             Cause::PluginUnavailable => 503,
             // RFC 9110 section 15.5.20: the client may ask again by another connection.
-            Cause::ClientTermsChanged => 421,
+            Cause::ClientTermsChanged | Cause::MisdirectedRequest => 421,
             Cause::Internal => 500,
             _ => 502,
         }

@@ -191,7 +191,9 @@ impl Named {
             named
                 .files
                 .extend(tls.certificates.iter().flat_map(|pair| [pair.cert.clone(), pair.key.clone()]));
-            named.files.extend(tls.client_certificate.iter().map(|clients| clients.ca.clone()));
+            for (_, clients) in tls.client_certificates() {
+                named.files.extend([Some(clients.ca.clone()), clients.crl.clone()].into_iter().flatten());
+            }
         }
         named
     }

@@ -148,6 +148,8 @@ pub fn explain(snapshot: &Arc<Snapshot>, document: &Document, sample: &Sample) -
         ip: Some(CLIENT),
         ip_text: HeaderValue::from_static("127.0.0.1"),
         certificate: None,
+        // Nobody looks at them: it is taken to have come by a connection that may be used for it.
+        terms: sample.listener.terms[0].clone(),
         heads: Arc::default(),
     }));
 

@@ -37,7 +37,13 @@ pub(super) async fn accept(
         prepare_tls_stream(acceptor, stream).map_err(|error| (HandshakeFailure::Other, error.to_string()))?;
     match timeout(LONGEST, stream.accept()).await {
         Ok(Ok(())) => Ok(stream),
-        Ok(Err(error)) => Err((reason(&error), error.to_string())),
+        Ok(Err(error)) => Err(match reason(&error) {
+            HandshakeFailure::BadCertificate => {
+                let words = format!("{error}: {}", stream.ssl().verify_result().error_string());
+                (HandshakeFailure::BadCertificate, words)
+            }
+            reason => (reason, error.to_string()),
+        }),
         Err(_) => Err((HandshakeFailure::Timeout, format!("no TLS handshake in {LONGEST:?}"))),
     }
 }

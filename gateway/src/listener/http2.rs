@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::Services;
 use super::handshake::LONGEST as HANDSHAKE;
 use crate::proxy;
-use crate::snapshot::Listener;
+use crate::proxy::ctx::Client;
 
 /// How long a connection without a stream is kept.
 const IDLE: Duration = Duration::from_secs(60);
@@ -27,8 +27,8 @@ const MALFORMED: usize = 32;
 
 /// Serves the streams of a connection until it closes, is idle for too long, or `over` turns true and those that were
 /// begun have ended.
-pub async fn http_2(stream: impl IO + 'static, listener: &Listener, services: &Services) {
-    let mut over = listener.terms.over();
+pub async fn http_2(stream: impl IO + 'static, client: &Client, services: &Services) {
+    let mut over = client.terms.over();
     let digest = Arc::new(Digest {
         ssl_digest: stream.get_ssl_digest(),
         timing_digest: stream.get_timing_digest(),
@@ -37,7 +37,7 @@ pub async fn http_2(stream: impl IO + 'static, listener: &Listener, services: &S
     });
     // The engine's bounds, and over them the listener's.
     let mut options = default_h2_options();
-    options.max_concurrent_streams(listener.limits.http2.streams);
+    options.max_concurrent_streams(client.listener.limits.http2.streams);
     let mut connection = match timeout(HANDSHAKE, handshake(Box::new(stream), Some(options))).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return log::debug!("no HTTP/2 connection: {error}"),

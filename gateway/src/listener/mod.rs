@@ -1,9 +1,11 @@
 //! Where clients connect: addresses are held by `sockets`, connections accepted up to a limit, and each is handed to what
 //! its listener speaks.
 
+mod ffi;
 mod handshake;
 mod http2;
 mod name;
+mod policies;
 mod shown;
 pub mod sockets;
 mod stream;
@@ -26,6 +28,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 pub use name::ListenerIds;
+pub use policies::{Policies, Policy};
 pub use shown::rfc4514;
 pub use stream::Heads;
 pub use terms::{AllTerms, ClientTerms, Spoken, Terms, TermsKey};
@@ -33,7 +36,7 @@ pub use tls::{Certificate, ClientCheck, acceptor};
 
 use crate::diagnose::Cause;
 use crate::engine::Engine;
-use crate::observe::{AccessLog, Line, access_log};
+use crate::observe::{AccessLog, HandshakeFailure, Line, access_log};
 use crate::proxy::ctx::{Client, RequestId};
 use crate::snapshot::live::Live;
 use crate::snapshot::{Listener, Protocol};
@@ -92,6 +95,7 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
         ip: Some(ip),
         ip_text,
         certificate: None,
+        terms: listener.terms[0].clone(),
         heads: Arc::default(),
     };
     match &listener.protocol {
@@ -113,14 +117,19 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
                     return log::debug!("listener `{}`, {peer}: {words}", listener.name);
                 }
             };
+            let Some(policy) = tls::policy(stream.ssl(), &https.policies) else {
+                listener.meter.handshake_failed(HandshakeFailure::Other);
+                return log::debug!("listener `{}`, {peer}: no handshake of its policy", listener.name);
+            };
             listener.meter.shook_hands(stream.ssl().session_reused());
+            client.terms = listener.terms[policy].clone();
             client.certificate = shown::client_certificate(stream.ssl());
             let client = Arc::new(client);
             if let Some(mark) = mark(&client) {
                 // A TLS stream of the engine's ignores what is set on itself.
                 stream.get_mut().set_proxy_digest(mark);
                 match stream.selected_alpn_proto() {
-                    Some(ALPN::H2) => http2::http_2(stream, &listener, &services).await,
+                    Some(ALPN::H2) => http2::http_2(stream, &client, &services).await,
                     _ => http_1(stream, &client, &services).await,
                 }
             }
@@ -132,7 +141,7 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
 /// one, whatever the listener's idle timeout is.
 async fn http_1(stream: impl IO + 'static, client: &Client, services: &Services) {
     let (listener, heads, id) = (&client.listener, &client.heads, RequestId::new());
-    let over = listener.terms.over();
+    let over = client.terms.over();
     let stream = stream::Stream::new(stream, heads.clone(), id);
     let mut session = ServerSession::new_http1(Box::new(stream));
     // A connection that takes one request only is yet to be waited for.

@@ -81,3 +81,69 @@ pub fn rfc4514(name: &X509NameRef) -> String {
         .collect();
     parts.into_iter().rev().collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use openssl::asn1::Asn1Time;
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::pkey::PKey;
+    use openssl::x509::extension::SubjectAlternativeName;
+    use openssl::x509::{X509, X509Name};
+
+    use super::*;
+
+    fn certificate(subject: &[(Nid, &str)], uris: &[&str]) -> X509 {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+        let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+        let mut name = X509Name::builder().unwrap();
+        for (nid, text) in subject {
+            name.append_entry_by_nid(*nid, text).unwrap();
+        }
+        let name = name.build();
+        let mut builder = X509::builder().unwrap();
+        builder.set_version(2).unwrap();
+        builder.set_subject_name(&name).unwrap();
+        builder.set_issuer_name(&name).unwrap();
+        builder.set_not_before(&Asn1Time::from_unix(0).unwrap()).unwrap();
+        builder.set_not_after(&Asn1Time::from_unix(1_900_000_000).unwrap()).unwrap();
+        builder.set_pubkey(&key).unwrap();
+        let mut names = SubjectAlternativeName::new();
+        uris.iter().for_each(|uri| {
+            names.uri(uri);
+        });
+        if !uris.is_empty() {
+            let names = names.build(&builder.x509v3_context(None, None)).unwrap();
+            builder.append_extension(names).unwrap();
+        }
+        builder.sign(&key, MessageDigest::sha256()).unwrap();
+        builder.build()
+    }
+
+    #[test]
+    fn several_organisations_are_all_told_and_several_common_names_are_none() {
+        let of = |subject: &[(Nid, &str)]| {
+            let read = read(&certificate(subject, &[])).unwrap();
+            (read.common_name, read.organizations, read.subject)
+        };
+        let (o, cn) = (Nid::ORGANIZATIONNAME, Nid::COMMONNAME);
+        assert_eq!(
+            of(&[(o, "devs"), (o, "system:masters"), (cn, "alice")]),
+            (
+                Some("alice".into()),
+                vec!["devs".into(), "system:masters".into()],
+                "CN=alice,O=system:masters,O=devs".into()
+            )
+        );
+        assert_eq!(of(&[(cn, "alice"), (cn, "admin")]).0, None);
+        assert_eq!(of(&[(o, "devs")]).0, None);
+    }
+
+    #[test]
+    fn a_part_with_a_control_character_is_left_out() {
+        let (o, cn) = (Nid::ORGANIZATIONNAME, Nid::COMMONNAME);
+        let read = read(&certificate(&[(o, "a\nb"), (o, "c"), (cn, "x\r\ny")], &["spiffe://a/b"])).unwrap();
+        assert_eq!((read.common_name, read.organizations), (None, vec!["c".to_owned()]));
+        assert_eq!(read.uris, ["spiffe://a/b"]);
+        assert_eq!(read.not_after, "2030-03-17T17:46:40Z");
+    }
+}

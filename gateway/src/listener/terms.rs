@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::watch;
 
+use crate::route::HostPattern;
+
 /// What a connection was promised when it was accepted, and what was asked of it: the whole of what must be the same for
 /// it to go on. A certificate is none of it: the client has verified the one that it saw.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +33,8 @@ pub enum Spoken {
     Https {
         /// Whether TLS 1.2 is refused.
         from_version_1_3: bool,
+        /// The names that the listener has a policy of its own for, of which the client asked for one.
+        names: Option<HostPattern>,
         /// Which client certificates are accepted.
         clients: Option<ClientTerms>,
     },
@@ -41,8 +45,8 @@ pub enum Spoken {
 /// Which client certificates are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientTerms {
-    /// SHA-256 over the CAs.
-    pub roots: [u8; 32],
+    /// SHA-256 over the CAs, the revocation lists and the depth.
+    pub trust: [u8; 32],
     /// Whether a client without one is refused.
     pub required: bool,
 }
@@ -51,6 +55,13 @@ impl TermsKey {
     fn clients(&self) -> Option<&ClientTerms> {
         match &self.spoken {
             Spoken::Https { clients, .. } => clients.as_ref(),
+            Spoken::Http | Spoken::Tcp => None,
+        }
+    }
+
+    fn names(&self) -> Option<&HostPattern> {
+        match &self.spoken {
+            Spoken::Https { names, .. } => names.as_ref(),
             Spoken::Http | Spoken::Tcp => None,
         }
     }
@@ -89,6 +100,11 @@ impl Terms {
         self.refuses.load(Ordering::Acquire)
     }
 
+    /// Which client certificates are accepted on them.
+    pub fn clients(&self) -> Option<&ClientTerms> {
+        self.key.clients()
+    }
+
     fn set_over(&self, are_over: bool) {
         self.are_over.store(are_over, Ordering::Release);
         // Connections whose terms hold as before are not even woken.
@@ -121,8 +137,14 @@ impl AllTerms {
             let holds = held.clone().any(|other| Arc::ptr_eq(other, &terms));
             let now = held.clone().filter(|other| other.key.address.port() == key.address.port());
             let asks_otherwise =
-                |other: &Arc<Terms>| other.key.clients().is_some() && other.key.clients() != key.clients();
-            terms.refuses.store(!holds && now.clone().any(asks_otherwise), Ordering::Release);
+                |other: &&Arc<Terms>| other.key.clients().is_some() && other.key.clients() != key.clients();
+            // Where the listener has no policy for these names any more, who knows which of the others is theirs.
+            let mut same_names = now.clone().filter(|other| other.key.names() == key.names()).peekable();
+            let refuses = match same_names.peek() {
+                Some(_) => same_names.any(|other| asks_otherwise(&other)),
+                None => now.clone().any(|other| asks_otherwise(&other)),
+            };
+            terms.refuses.store(!holds && refuses, Ordering::Release);
             terms.set_over(!holds);
         }
     }
@@ -153,11 +175,16 @@ mod tests {
     use super::*;
 
     fn key(clients: Option<(u8, bool)>) -> TermsKey {
-        let clients = clients.map(|(root, required)| ClientTerms { roots: [root; 32], required });
+        by_name(None, clients)
+    }
+
+    fn by_name(names: Option<&str>, clients: Option<(u8, bool)>) -> TermsKey {
+        let clients = clients.map(|(root, required)| ClientTerms { trust: [root; 32], required });
+        let names = names.map(|names| HostPattern::parse(names).unwrap());
         TermsKey {
             listener: "web".into(),
             address: "127.0.0.1:1".parse().unwrap(),
-            spoken: Spoken::Https { from_version_1_3: false, clients },
+            spoken: Spoken::Https { from_version_1_3: false, names, clients },
         }
     }
 
@@ -200,6 +227,26 @@ mod tests {
             all.put_in_force([&old].into_iter());
             assert!(!old.are_over() && !old.refuse(), "a rollback brings them back");
         }
+    }
+
+    #[test]
+    fn another_demand_of_one_name_leaves_connections_for_other_names_alone() {
+        let all = AllTerms::default();
+        let [open, strict, next] = [
+            by_name(None, None),
+            by_name(Some("api.a.test"), Some((1, true))),
+            by_name(Some("api.a.test"), Some((2, true))),
+        ]
+        .map(|key| all.intern(key));
+        all.put_in_force([&open, &next].into_iter());
+        assert!(!open.are_over() && !open.refuse());
+        assert!(strict.are_over() && strict.refuse());
+        // A name without a policy of its own any more: whether another one's demand is its own is not known.
+        all.put_in_force([&open].into_iter());
+        assert!(next.are_over() && !next.refuse(), "nobody is asked for anything");
+        let other = all.intern(by_name(Some("*.a.test"), Some((3, true))));
+        all.put_in_force([&open, &other].into_iter());
+        assert!(next.refuse() && !open.refuse());
     }
 
     #[test]

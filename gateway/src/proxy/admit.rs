@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 use vestibule_plugins::Verdict;
 
 use super::ctx::{Asked, Client, Ctx};
-use super::{fail, forwarded, respond};
+use super::{fail, forwarded, misdirected, respond};
 use crate::diagnose::{Cause, Failure};
 use crate::reload::side::Side;
 use crate::route;
@@ -41,7 +41,7 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
     let client =
         ctx.client.clone().ok_or_else(|| Failure::new(Cause::Internal, "a connection without a listener"))?;
     client.heads.read();
-    let terms = &client.listener.terms;
+    let terms = &client.terms;
     let keepalive = client.listener.kept_seconds().filter(|_| !terms.are_over());
     session.set_keepalive(keepalive);
     session.set_read_timeout(Some(CLIENT_STALL));
@@ -52,8 +52,13 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
         ctx.asked.path = session.req_header().uri.path().to_owned();
         return Err(Failure::new(Cause::ClientTermsChanged, client.listener.name.as_str()));
     }
+    // A listener is that of what runs, on whichever side a request is.
+    let policies = misdirected::policies(ctx, &client);
     take_side(session.req_header_mut(), ctx);
     enter(session.req_header_mut(), ctx)?;
+    if let Some(https) = policies {
+        misdirected::check(&https, &client, &ctx.asked.host)?;
+    }
     let snapshot = ctx.snapshot.clone();
     let internal = || Failure::new(Cause::Internal, "a request without a route");
     let route = ctx.route.and_then(|route| snapshot.routes.get(route)).ok_or_else(internal)?;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use vestibule_plugins::{ClientCertificate, Identity, RequestInfo};
 
 use crate::diagnose::{Cause, Failure};
-use crate::listener::Heads;
+use crate::listener::{Heads, Terms};
 use crate::reload::side::Side;
 use crate::reload::stage::Stage;
 use crate::snapshot::live::InForce;
@@ -116,6 +116,8 @@ pub struct Client {
     pub ip_text: http::HeaderValue,
     /// The certificate that it showed, verified.
     pub certificate: Option<ClientCertificate>,
+    /// On what terms it was accepted.
+    pub terms: Arc<Terms>,
     /// Told when a request's head is there, and when the next one may come.
     pub heads: Arc<Heads>,
 }

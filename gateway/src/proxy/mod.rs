@@ -6,6 +6,7 @@ pub mod ctx;
 pub mod fail;
 mod finish;
 mod forwarded;
+mod misdirected;
 pub(crate) mod respond;
 mod tally;
 
@@ -141,7 +142,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         respond::decorate(session.req_header(), response, ctx);
-        if ctx.client.as_ref().is_some_and(|client| client.listener.terms.are_over()) {
+        if ctx.client.as_ref().is_some_and(|client| client.terms.are_over()) {
             // Said with this answer, so that the client sends no next request into a connection that is to close.
             session.set_keepalive(None);
         }

@@ -77,7 +77,7 @@ impl fmt::Display for HostPattern {
 
 /// The form in which hosts are compared: lower case, no trailing dot. Borrows unless there is a letter to
 /// lower.
-pub(super) fn comparable(host: &str) -> Cow<'_, str> {
+pub(crate) fn comparable(host: &str) -> Cow<'_, str> {
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())

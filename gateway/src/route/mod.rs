@@ -15,6 +15,7 @@ mod table;
 mod text;
 
 pub use host::HostPattern;
+pub(crate) use host::comparable;
 pub use path::PathPattern;
 pub use rank::{ConditionRank, HostRank, MethodRank, PathRank, Rank, RankPart};
 pub use rule::{ListenerId, Match, Miss, Request, Rule};

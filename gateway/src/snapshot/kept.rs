@@ -14,7 +14,7 @@ use super::plugins::KeptPlugins;
 use super::upstreams::protocol;
 use super::{Action, Https, Snapshot};
 use crate::config::{EndpointAddress, KeepaliveConfig, MatchConfig, RouteConfig, TlsVersion, UpstreamConfig};
-use crate::listener::ClientTerms;
+use crate::listener::Policy;
 use crate::upstream::{Caller, Known, Protocol, Upstream};
 
 /// What may be taken over. Nothing here keeps anything alive.
@@ -120,8 +120,8 @@ impl UpstreamDefinition {
 pub struct HttpsDefinition {
     /// SHA-256 over each chain. A key is told by the certificate that it belongs to.
     pub chains: Vec<[u8; 32]>,
-    /// Which client certificates are accepted.
-    pub clients: Option<ClientTerms>,
+    /// Which client certificates are accepted, by name.
+    pub policies: Vec<Policy>,
     /// The lowest version of TLS.
     pub min_version: TlsVersion,
 }

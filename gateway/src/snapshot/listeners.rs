@@ -1,6 +1,7 @@
 //! From `listeners:` to what clients connect to.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,13 @@ use vestibule_plugins::{Path, Problem};
 use super::files::Files;
 use super::kept::{HttpsDefinition, Kept};
 use super::{Https, Listener, Protocol, limits, routes};
-use crate::config::{Config, DownstreamTlsConfig, ListenerConfig, TlsVersion};
-use crate::listener::{AllTerms, Certificate, ClientCheck, ListenerIds, TermsKey, acceptor};
+use crate::config::{
+    Config, DownstreamClientCertificateConfig, DownstreamTlsConfig, ListenerConfig,
+    SniClientCertificateConfig, TlsVersion,
+};
+use crate::listener::{AllTerms, Certificate, ClientCheck, ListenerIds, Policies, TermsKey, acceptor};
 use crate::observe::Metrics;
+use crate::route::HostPattern;
 use crate::upstream::Upstream;
 
 /// What listeners are compiled with.
@@ -47,13 +52,14 @@ impl Hall<'_> {
             let at = root.key("listeners").key(name);
             problems.extend(self.twin(name, config, &at));
             let Some(protocol) = self.protocol(config, &at, problems) else { continue };
-            let key = TermsKey { listener: name.clone(), address: config.address, spoken: protocol.spoken() };
+            let key = |spoken| TermsKey { listener: name.clone(), address: config.address, spoken };
+            let terms = protocol.spoken().into_iter().map(|spoken| self.terms.intern(key(spoken))).collect();
             listeners.push(Arc::new(Listener {
                 name: name.clone(),
                 id: self.ids.intern(name),
                 address: config.address,
                 protocol,
-                terms: self.terms.intern(key),
+                terms,
                 max_connections: config.max_connections,
                 limits: limits::compile(config, &at, problems),
                 idle_timeout: config.keepalive.idle_timeout,
@@ -105,6 +111,26 @@ impl Hall<'_> {
         }
     }
 
+    fn check(
+        &self,
+        config: &DownstreamClientCertificateConfig,
+        at: &Path,
+        problems: &mut Vec<Problem>,
+    ) -> Option<ClientCheck> {
+        let DownstreamClientCertificateConfig { ca, require, crl, depth } = config;
+        let roots = self.files.certificates(ca, &at.key("ca"));
+        let crls = crl.as_ref().map(|crl| self.files.crls(crl, &at.key("crl"))).transpose();
+        match (roots, crls) {
+            (Ok(roots), Ok(crls)) => {
+                Some(ClientCheck { roots, crls: crls.unwrap_or_default(), depth: *depth, required: *require })
+            }
+            (roots, crls) => {
+                problems.extend(roots.err().into_iter().chain(crls.err()));
+                None
+            }
+        }
+    }
+
     fn https(&self, tls: &DownstreamTlsConfig, at: &Path, problems: &mut Vec<Problem>) -> Option<Arc<Https>> {
         let files = self.files;
         let before = problems.len();
@@ -121,28 +147,44 @@ impl Hall<'_> {
                 Err(found) => problems.extend(found),
             }
         }
-        let clients = tls.client_certificate.as_ref().and_then(|clients| {
-            let roots = files.certificates(&clients.ca, &at.key("client_certificate").key("ca"));
-            roots
-                .map(|roots| ClientCheck { roots, required: clients.require })
-                .map_err(|problem| problems.push(problem))
-                .ok()
-        });
+        let own = tls.client_certificate.as_ref();
+        let mut checks =
+            vec![own.and_then(|clients| self.check(clients, &at.key("client_certificate"), problems))];
+        let mut names = Vec::new();
+        for (name, entry) in &tls.by_sni {
+            let at = at.key("by_sni").key(name);
+            match sni_pattern(name, &names) {
+                Ok(pattern) => names.push(pattern),
+                Err(problem) => problems.push(problem.under(&at)),
+            }
+            checks.push(match &entry.client_certificate {
+                SniClientCertificateConfig::None => None,
+                SniClientCertificateConfig::Asked(clients) => {
+                    self.check(clients, &at.key("client_certificate"), problems)
+                }
+            });
+        }
         if problems.len() > before {
             return None;
         }
-        let made = definition(&certificates, clients.as_ref(), tls.min_version).and_then(|definition| {
-            self.kept.https.try_take_over(definition.clone(), || {
+        let made = policies(names, &checks).and_then(|policies| {
+            let definition = HttpsDefinition {
+                chains: chains(&certificates)?,
+                policies: policies.all().to_vec(),
+                min_version: tls.min_version,
+            };
+            self.kept.https.try_take_over(definition, || {
                 let min_version = match tls.min_version {
                     TlsVersion::Tls12 => SslVersion::TLS1_2,
                     TlsVersion::Tls13 => SslVersion::TLS1_3,
                 };
+                let policies = Arc::new(policies);
                 Ok(Arc::new(Https {
-                    acceptor: acceptor(&certificates, clients.as_ref(), min_version)?,
+                    acceptor: acceptor(&certificates, &policies, &checks, min_version)?,
                     min_version,
-                    clients: definition.clients,
+                    policies,
                     leaves: certificates.iter().filter_map(|it| it.chain.first().cloned()).collect(),
-                    authorities: clients.map(|clients| clients.roots).unwrap_or_default(),
+                    authorities: checks.into_iter().flatten().flat_map(|check| check.roots).collect(),
                 }))
             })
         });
@@ -153,11 +195,33 @@ impl Hall<'_> {
     }
 }
 
-fn definition(
-    certificates: &[Certificate],
-    clients: Option<&ClientCheck>,
-    min_version: TlsVersion,
-) -> Result<HttpsDefinition, ErrorStack> {
+/// The names that an entry of `by_sni` is for; the others' are given.
+fn sni_pattern(text: &str, others: &[HostPattern]) -> Result<HostPattern, Problem> {
+    let problem = |message: String| Problem::new(Path::root(), message);
+    let pattern = HostPattern::parse(text).map_err(problem)?;
+    if let HostPattern::Exact(name) = &pattern
+        && (name.starts_with('[') || name.parse::<IpAddr>().is_ok())
+    {
+        return Err(problem(format!("`{text}` is an address, and no client sends one as its SNI"))
+            .hint("clients that connect to an address send no SNI: they have the listener's own policy"));
+    }
+    match others.contains(&pattern) {
+        true => {
+            Err(problem(format!("`{text}` stands here twice: case and a dot at the end tell no names apart")))
+        }
+        false => Ok(pattern),
+    }
+}
+
+/// The first of the checks is the default's.
+fn policies(names: Vec<HostPattern>, checks: &[Option<ClientCheck>]) -> Result<Policies, ErrorStack> {
+    let terms = |check: &Option<ClientCheck>| check.as_ref().map(ClientCheck::terms).transpose();
+    let mut clients = checks.iter().map(terms).collect::<Result<Vec<_>, _>>()?.into_iter();
+    let default = clients.next().flatten();
+    Ok(Policies::new(default, names.into_iter().zip(clients).collect()))
+}
+
+fn chains(certificates: &[Certificate]) -> Result<Vec<[u8; 32]>, ErrorStack> {
     let mut chains = Vec::new();
     for certificate in certificates {
         let mut chain = Sha256::new();
@@ -166,5 +230,5 @@ fn definition(
         }
         chains.push(chain.finish());
     }
-    Ok(HttpsDefinition { chains, clients: clients.map(ClientCheck::terms).transpose()?, min_version })
+    Ok(chains)
 }

@@ -46,7 +46,7 @@ pub(crate) use routes::{pattern, rule, unknown};
 pub use sources::Sources;
 
 use crate::config::AccessLogConfig;
-use crate::listener::{ClientTerms, Spoken, Terms};
+use crate::listener::{Policies, Spoken, Terms};
 use crate::observe::metrics::RequestMeter;
 use crate::observe::{ListenerMeter, Metrics};
 use crate::plan::Described;
@@ -107,8 +107,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What is spoken there.
     pub protocol: Protocol,
-    /// On what terms it takes connections.
-    pub terms: Arc<Terms>,
+    /// On what terms it takes connections: by the policies of its TLS where it has any, else there is one.
+    pub terms: Vec<Arc<Terms>>,
     /// Connections open at once.
     pub max_connections: usize,
     /// What one client may ask.
@@ -140,24 +140,28 @@ pub struct Https {
     pub acceptor: SslAcceptor,
     /// The lowest version of TLS.
     pub min_version: SslVersion,
-    /// Which client certificates are accepted.
-    pub clients: Option<ClientTerms>,
+    /// Which client certificates are accepted, by name.
+    pub policies: Arc<Policies>,
     /// The certificates that clients are shown, without the rest of their chains, in the order of the file.
     pub leaves: Vec<X509>,
-    /// The CAs that may have signed a client's certificate.
+    /// The CAs that may have signed a client's certificate, of all policies.
     pub authorities: Vec<X509>,
 }
 
 impl Protocol {
-    /// What of it an open connection depends on.
-    pub fn spoken(&self) -> Spoken {
+    /// What of it an open connection depends on, by its policy: the default's first.
+    pub fn spoken(&self) -> Vec<Spoken> {
         match self {
-            Self::Http => Spoken::Http,
-            Self::Https(https) => Spoken::Https {
-                from_version_1_3: https.min_version == SslVersion::TLS1_3,
-                clients: https.clients.clone(),
-            },
-            Self::Tcp { .. } => Spoken::Tcp,
+            Self::Http => vec![Spoken::Http],
+            Self::Https(https) => {
+                let spoken = https.policies.all().iter().map(|policy| Spoken::Https {
+                    from_version_1_3: https.min_version == SslVersion::TLS1_3,
+                    names: policy.names.clone(),
+                    clients: policy.clients.clone(),
+                });
+                spoken.collect()
+            }
+            Self::Tcp { .. } => vec![Spoken::Tcp],
         }
     }
 }

@@ -29,7 +29,7 @@ pub use origin::{Lease, Origin};
 pub use stream::{Stream, Transport};
 pub use tls::{
     Alpn, Ciphers, ClientIdentity, Crl, HOSTNAME_MISMATCH, PIN_MISMATCH, Pin, Policies, Refused, Roots, Seen,
-    Settings, TlsPolicy, Trust, Verification, VerifiedName, Version, is_ca, is_name, knows_curve,
+    Settings, TlsPolicy, Trust, Verification, VerifiedName, Version, is_ca, is_name, knows_curve, store,
 };
 
 use crate::observe::Record;

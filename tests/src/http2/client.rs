@@ -7,11 +7,12 @@ use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+use crate::certs::Pair;
 use crate::{PATIENCE, client, http2};
 
 /// One connection to a TLS listener, on which ALPN chose HTTP/2.
@@ -32,12 +33,21 @@ pub struct Exchange<'a> {
 impl Http2Client {
     /// Connects; whatever certificate comes is taken.
     pub fn tls(port: u16, sni: &str) -> Self {
+        Self::tls_showing(port, sni, None)
+    }
+
+    /// The same, and shows a certificate.
+    pub fn tls_showing(port: u16, sni: &str, certificate: Option<&Pair>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let requests = runtime.block_on(async {
             let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
             builder.set_verify(SslVerifyMode::NONE);
             builder.set_alpn_protos(b"\x02h2").unwrap();
+            if let Some(pair) = certificate {
+                builder.set_certificate_chain_file(&pair.cert).unwrap();
+                builder.set_private_key_file(&pair.key, SslFiletype::PEM).unwrap();
+            }
             let ssl = builder.build().configure().unwrap().verify_hostname(false).into_ssl(sni).unwrap();
             let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
             socket.set_nodelay(true).unwrap();

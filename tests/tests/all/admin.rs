@@ -286,7 +286,7 @@ fn connections_and_requests_of_every_kind_are_counted() {
     assert_eq!(told.upstream("gone")["endpoints"][0]["last_failure"]["cause"], "connect_refused");
 }
 
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "{what}");

@@ -7,6 +7,7 @@ mod claims;
 mod dns;
 mod docs;
 mod doctor;
+mod downstream;
 mod drain;
 mod example;
 mod examples;

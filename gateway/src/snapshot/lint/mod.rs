@@ -110,7 +110,8 @@ impl Subject<'_> {
             for (index, pair) in tls.certificates.iter().enumerate() {
                 named.extend(files_of(pair, &at.key("certificates").index(index)));
             }
-            if let Some(clients) = &tls.client_certificate {
+            for (name, clients) in tls.client_certificates() {
+                let at = name.map_or(at.clone(), |name| at.key("by_sni").key(name));
                 named.push((at.key("client_certificate").key("ca"), &clients.ca, Use::Authorities));
             }
         }

@@ -26,6 +26,7 @@ use key_log::KeyLog;
 pub use ffi::is_ca;
 pub use name::VerifiedName;
 pub use policies::Policies;
+pub use roots::store;
 pub use settings::{
     Alpn, Ciphers, ClientIdentity, Crl, Pin, Roots, Settings, Trust, Verification, Version, knows_curve,
 };

@@ -98,6 +98,11 @@ impl Crl {
         Ok(Self { der: crl.to_der()? })
     }
 
+    /// The list as DER.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
     /// The list.
     ///
     /// # Errors
