@@ -6,6 +6,7 @@
 
 pub mod chain;
 pub mod client;
+pub mod client_certificate;
 pub mod decode;
 pub mod duration;
 mod field;

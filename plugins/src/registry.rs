@@ -8,7 +8,7 @@ use serde_yaml::{Mapping, Value};
 
 use crate::decode::decode;
 use crate::problem::{Path, Problem, did_you_mean};
-use crate::{Build, Plugin, Setting, headers, path_rewrite, request_id, retry};
+use crate::{Build, Plugin, Setting, client_certificate, headers, path_rewrite, request_id, retry};
 
 /// The plugins that a file may name. Starts with the built-in ones; a third party adds its own.
 pub struct Registry {
@@ -26,6 +26,7 @@ impl Registry {
     /// The plugins of this crate.
     pub fn builtin() -> Self {
         Self { entries: BTreeMap::new() }
+            .with::<client_certificate::ClientCertificate>("client_certificate")
             .with::<headers::Headers>("headers")
             .with::<path_rewrite::PathRewrite>("path_rewrite")
             .with::<request_id::RequestId>("request_id")
