@@ -11,8 +11,9 @@ use serde_json::Value;
 use vestibule_plugins::decode::decode;
 
 use crate::config::{Config, Loaded, redact};
+use crate::listener::Policies;
 use crate::snapshot::certificates::Certificate;
-use crate::snapshot::{Action, Snapshot};
+use crate::snapshot::{Action, Protocol, Snapshot};
 
 /// A configuration, described.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,6 +31,10 @@ pub struct Described {
     /// lists, names, certificates and versions are.
     #[serde(default)]
     pub policies: BTreeMap<String, BTreeSet<String>>,
+    /// For each listener that asks for client certificates, what it asks by which names: equal only where CAs, revocation
+    /// lists and depth are.
+    #[serde(default)]
+    pub clients: BTreeMap<String, BTreeSet<String>>,
     /// For each route that answers with a file, the SHA-256 of what is in it.
     #[serde(default)]
     pub bodies: BTreeMap<String, String>,
@@ -69,6 +74,10 @@ impl Described {
             keys.insert(format!("{:016x}", tls.policy.key));
             keys.extend(tls.http1.iter().map(|http1| format!("{:016x}", http1.policy.key)));
         }
+        let clients = snapshot.listeners.iter().filter_map(|listener| match &listener.protocol {
+            Protocol::Https(https) => Some((listener.name.clone(), asked(&https.policies))),
+            Protocol::Http | Protocol::Tcp { .. } => None,
+        });
         let answered = loaded.config.routes.iter().zip(&snapshot.routes);
         let bodies = answered.filter_map(|(config, route)| match &route.action {
             Action::Respond { body, .. } if config.respond.as_ref()?.file.is_some() => {
@@ -82,6 +91,7 @@ impl Described {
             tree: redact::redacted(document),
             certificates: snapshot.certificates(),
             policies,
+            clients: clients.filter(|(_, asked)| !asked.is_empty()).collect(),
             bodies: bodies.collect(),
             marked: Some(redact::marked(document)),
         }
@@ -125,6 +135,16 @@ pub(super) enum Secrets {
 pub(super) fn yaml(value: &Value) -> serde_yaml::Value {
     // Each JSON value is a YAML value.
     serde_yaml::to_value(value).unwrap_or_default()
+}
+
+fn asked(policies: &Policies) -> BTreeSet<String> {
+    let asked = policies.all().iter().filter_map(|policy| {
+        let clients = policy.clients.as_ref()?;
+        let names = policy.names.as_ref().map_or_else(|| "*".to_owned(), ToString::to_string);
+        let demand = if clients.required { "required" } else { "optional" };
+        Some(format!("{names} {demand} {}", hex(&clients.trust[..8])))
+    });
+    asked.collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -54,6 +54,9 @@ const NEXT_HANDSHAKE: &str = "the next handshake is served with the new certific
 const ASKED_OTHERWISE: &str =
     "connections of before are not used for further requests: their clients were asked otherwise";
 
+const ASKED_OTHERWISE_BY_NAME: &str =
+    "connections of before are not used for names whose clients are asked otherwise now";
+
 /// What means something though no key differs: files of the same names that hold other certificates.
 fn contents(name: &str, old: &Half<'_>, new: &Half<'_>) -> Vec<String> {
     let owner = format!("listeners.{name}");
@@ -61,9 +64,11 @@ fn contents(name: &str, old: &Half<'_>, new: &Half<'_>) -> Vec<String> {
         let all = half.described.certificates.iter().filter(|it| it.owner == owner && it.usage == usage);
         all.map(|it| it.sha256.clone()).collect::<Vec<_>>()
     };
-    let differ = |usage: Usage| of(old, usage) != of(new, usage);
-    let told =
-        [differ(Usage::Listener).then_some(NEXT_HANDSHAKE), differ(Usage::Ca).then_some(ASKED_OTHERWISE)];
+    let asked = |half: &Half<'_>| half.described.clients.get(name).cloned();
+    let told = [
+        (of(old, Usage::Listener) != of(new, Usage::Listener)).then_some(NEXT_HANDSHAKE),
+        (asked(old) != asked(new) || of(old, Usage::Ca) != of(new, Usage::Ca)).then_some(ASKED_OTHERWISE),
+    ];
     told.into_iter().flatten().map(str::to_owned).collect()
 }
 
@@ -103,6 +108,9 @@ fn effects(old: &ListenerConfig, new: &ListenerConfig) -> Vec<String> {
                 None => "connections of before serve what is in flight, at most one request more, and close"
                     .to_owned(),
             });
+        }
+        if before.by_sni != after.by_sni {
+            told.push(ASKED_OTHERWISE_BY_NAME.to_owned());
         }
         if before.min_version != after.min_version {
             told.push(

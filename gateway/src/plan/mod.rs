@@ -170,6 +170,7 @@ pub fn plan(old: &Described, new: &Described, now: Timestamp) -> Result<Plan, Un
     let changes = before.config != after.config
         || old.bodies != new.bodies
         || old.policies != new.policies
+        || old.clients != new.clients
         || !certificates.is_empty();
     if !changes && old.hash != new.hash {
         let unseen = match secrets {

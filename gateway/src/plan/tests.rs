@@ -239,7 +239,7 @@ fn a_configuration_is_described_in_just_this_form() {
     let described = side(text).described;
     let json = json!(described);
     let keys: Vec<_> = json.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["bodies", "certificates", "files", "hash", "policies", "tree"]);
+    assert_eq!(keys, ["bodies", "certificates", "clients", "files", "hash", "policies", "tree"]);
     assert_eq!(json["tree"]["plugins"][0]["headers"]["request"]["set"]["authorization"], "<redacted>");
     assert_eq!(json["files"], json!(["gateway.yaml"]));
     assert_eq!(json["policies"]["a"].as_array().unwrap().len(), 1);

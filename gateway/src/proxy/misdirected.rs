@@ -14,8 +14,12 @@ use crate::snapshot::{Https, Protocol};
 /// By what the request's Host is to be judged: by what the listener asks now, and not by what it asked when it accepted
 /// the connection. Nothing where the listener asks the same of everybody.
 pub fn policies(ctx: &Ctx, client: &Client) -> Option<Arc<Https>> {
-    // Found by its number, since the listener of the running configuration may be another one of the same name.
-    let listener = ctx.snapshot.listeners.iter().find(|listener| listener.id == client.listener.id)?;
+    let all = &ctx.snapshot.listeners;
+    // Found by its number, since the listener of the running configuration may be another one of the same name; or it has
+    // another name now.
+    let same = all.iter().find(|listener| listener.id == client.listener.id);
+    let port = client.listener.address.port();
+    let listener = same.or_else(|| all.iter().find(|listener| listener.address.port() == port))?;
     match &listener.protocol {
         Protocol::Https(https) if https.policies.are_several() => Some(https.clone()),
         _ => None,

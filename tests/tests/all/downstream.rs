@@ -16,6 +16,7 @@ use vestibule_tests::http2::Http2Client;
 use vestibule_tests::ports;
 use vestibule_tests::real;
 
+use crate::page::Page;
 use crate::quoted;
 
 /// A gateway whose one listener asks for another certificate at each of several names, and those whom it lets in.
@@ -324,10 +325,8 @@ fn templates_tell_all_of_a_certificate() {
     };
     assert_eq!(of("serial"), told(&["-serial"]));
     assert_eq!(of("fingerprint"), told(&["-fingerprint", "-sha256"]).replace(':', ""));
-    assert_eq!(
-        of("not-after").replace('t', " ").to_lowercase(),
-        told(&["-enddate", "-dateopt", "iso_8601"]).replace('t', " ")
-    );
+    let ends = told(&["-enddate", "-dateopt", "iso_8601"]);
+    assert_eq!(of("not-after").to_lowercase(), ends.replace(' ', "t"));
     let pem = std::fs::read_to_string(&alice.cert).unwrap().replace("\r\n", "\n");
     let escaped: String = pem
         .bytes()
@@ -339,4 +338,34 @@ fn templates_tell_all_of_a_certificate() {
         })
         .collect();
     assert_eq!(of("pem"), escaped);
+}
+
+#[test]
+fn the_page_tells_what_its_example_does() {
+    let page = Page::read("docs/downstream-tls.md");
+    let mut example = page.configuration();
+    let certs = Certs::new();
+    let (clients, staff) = (certs.authority("clients"), certs.authority("staff"));
+    example.file("tls/clients-ca.crt", &clients.cert).file("tls/staff-ca.crt", &staff.cert);
+    example.file("tls/clients.crl", &certs.crl(&clients, &[]));
+    let (client, employee) = (certs.client(&clients, "client"), certs.client(&staff, "employee"));
+    let port = example.port("web-tls");
+    let _gateway = example.start();
+    let rows = page.table("| client certificate | SNI | Host | answer |");
+    assert!(rows.len() >= 10);
+    for row in rows {
+        let certificate = match row[0].as_str() {
+            "none" => None,
+            "of the clients' CA" => Some(&client),
+            "of the staff's CA" => Some(&employee),
+            other => panic!("{other}"),
+        };
+        let tls = ClientTls { sni: Some(&row[1]), ca: None, certificate };
+        let answer = Client::tls(port, &tls).ok().and_then(|mut client| {
+            client.try_send(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", row[2])).ok()?;
+            client.try_response().ok()
+        });
+        let told = answer.map_or("refused".to_owned(), |answer| answer.status.to_string());
+        assert_eq!(told, row[3], "{row:?}");
+    }
 }

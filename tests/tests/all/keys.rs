@@ -1,5 +1,6 @@
 //! Nothing that the file may say is without effect: each key of the schema has a case that is seen from outside.
 
+mod clients;
 mod file;
 mod reload;
 mod route;
@@ -37,8 +38,13 @@ fn each_key_of_the_file_has_a_case_that_sees_it() {
     collect(&schema, &schema, "", &mut keys);
     assert!(keys.len() > 70, "the schema was not understood: {keys:?}");
 
-    let mut cases: BTreeSet<String> =
-        route::KEYS.iter().chain(file::KEYS).chain(reload::KEYS).map(|key| key.to_string()).collect();
+    let mut cases: BTreeSet<String> = route::KEYS
+        .iter()
+        .chain(file::KEYS)
+        .chain(clients::KEYS)
+        .chain(reload::KEYS)
+        .map(|key| key.to_string())
+        .collect();
     for place in ["upstreams", "routes"] {
         cases.extend(tls::KEYS.iter().map(|key| format!("{place}.tls.{key}")));
     }
