@@ -178,7 +178,7 @@ mod tests {
     fn an_unknown_plugin_is_refused_with_the_nearest_and_all() {
         assert_eq!(
             refusal("path-rewrit", "{}"),
-            ": no plugin is named `path-rewrit`; there are `headers`, `path_rewrite`, `request_id`, `retry` \
+            ": no plugin is named `path-rewrit`; there are `client_certificate`, `headers`, `path_rewrite`, `request_id`, `retry` \
              (did you mean `path_rewrite`?)"
         );
         assert!(refusal("wasm", "{}").ends_with("`retry`"));
