@@ -169,6 +169,8 @@ mod tests {
 
     use vestibule_plugins::retry::RetryPolicy;
 
+    use vestibule_plugins::Registry;
+
     use super::*;
     use crate::config::parse;
     use crate::snapshot::{Route, Workshop, compile};
