@@ -1,11 +1,11 @@
 #!/bin/bash
-# Puts the real counterparts of the tests into a cache folder: nginx, HAProxy, wrk, curl, openssl, Envoy, etcd, and a
-# kube-apiserver with its kubectl. Nothing of the machine changes and no root is needed: what PATH lacks is unpacked into the cache, never
+# Puts the real counterparts of the tests into a cache folder: nginx, HAProxy, wrk, curl, openssl, testssl, Envoy, etcd,
+# and a kube-apiserver with its kubectl. Nothing of the machine changes and no root is needed: what PATH lacks is unpacked into the cache, never
 # installed, so no package can conflict and no service starts. A second run finds everything and ends at once.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$(realpath -m "${VESTIBULE_REAL:-$PWD/.cache/real}")
-tools=(nginx haproxy wrk curl openssl etcd kubectl envoy kube-apiserver)
+tools=(nginx haproxy wrk curl openssl testssl etcd kubectl envoy kube-apiserver)
 missing=(); for tool in "${tools[@]}"; do [ -x "$cache/bin/$tool" ] || missing+=("$tool"); done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
@@ -31,6 +31,18 @@ need wrk wrk
 need curl curl
 need openssl openssl
 need etcd etcd-server
+
+# A script, which finds its tables by a path of its own and looks for other programs in PATH.
+if [ ! -x "$cache/bin/testssl" ]; then
+  fetch testssl.sh
+  cat > "$cache/bin/testssl" <<RUN
+#!/bin/sh
+export TESTSSL_INSTALL_DIR=$root/etc/testssl PATH=$cache/bin:\$PATH:$root/usr/bin
+export LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu
+exec bash $root/usr/bin/testssl "\$@"
+RUN
+  chmod +x "$cache/bin/testssl"
+fi
 
 if [ ! -x "$cache/bin/envoy" ]; then
   python=python3

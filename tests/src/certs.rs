@@ -4,14 +4,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use openssl::pkey::PKey;
 use openssl::symm::Cipher;
 use openssl::x509::{X509, X509Ref};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
-    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevocationReason, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use tempfile::TempDir;
 
@@ -74,6 +75,18 @@ impl Certs {
     pub fn server(&self, by: &Authority, names: &[&str]) -> Pair {
         let params = leaf_params(names[0], names, ExtendedKeyUsagePurpose::ServerAuth);
         self.signed(names[0], &params, by)
+    }
+
+    /// A server's certificate as a public authority makes them: valid for half a year, with the address of a revocation list.
+    pub fn published(&self, by: &Authority, name: &str) -> Pair {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let mut params = leaf_params(name, &[name], ExtendedKeyUsagePurpose::ServerAuth);
+        params.not_before = (SystemTime::now() - DAY).into();
+        params.not_after = (SystemTime::now() + 180 * DAY).into();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.crl_distribution_points =
+            vec![CrlDistributionPoint { uris: vec!["http://ca.test/list.crl".into()] }];
+        self.signed(name, &params, by)
     }
 
     /// A server's certificate whose last day was in 2020.

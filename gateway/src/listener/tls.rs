@@ -210,6 +210,8 @@ fn context(
     let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
     builder.set_min_proto_version(Some(min))?;
     builder.set_options(SslOptions::NO_RENEGOTIATION);
+    // The order of that list counts, but a client that puts ChaCha20 first gets it: it has no AES in hardware.
+    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::PRIORITIZE_CHACHA);
     for (position, certificate) in certificate.chain.iter().enumerate() {
         match position {
             0 => builder.set_certificate(certificate)?,

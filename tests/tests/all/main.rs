@@ -31,6 +31,7 @@ mod retry;
 mod secrets;
 mod sni;
 mod streams;
+mod testssl;
 mod upgrades;
 mod warnings;
 
