@@ -6,6 +6,7 @@
 //! `Table::find`, and `Table::scan` says in a few lines what `find` must answer.
 
 mod host;
+mod names;
 mod path;
 mod query;
 mod rank;
@@ -16,6 +17,7 @@ mod text;
 
 pub use host::HostPattern;
 pub(crate) use host::comparable;
+pub use names::Names;
 pub use path::PathPattern;
 pub use rank::{ConditionRank, HostRank, MethodRank, PathRank, Rank, RankPart};
 pub use rule::{ListenerId, Match, Miss, Request, Rule};
