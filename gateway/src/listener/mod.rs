@@ -1,11 +1,13 @@
 //! Where clients connect: addresses are held by `sockets`, connections accepted up to a limit, and each is handed to what
 //! its listener speaks.
 
+pub mod client_hello;
 mod ffi;
 mod handshake;
 mod http2;
 mod name;
 mod policies;
+pub mod proxy_protocol;
 mod shown;
 pub mod sockets;
 mod stream;
