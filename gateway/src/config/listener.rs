@@ -2,15 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::limits::LimitsConfig;
-use super::scalar::{self, TextOrMap};
+use super::scalar::{self, TextOrMap, Word};
 use super::tls::TlsVersion;
 
 /// One address, and what is spoken on it: HTTP, HTTP over TLS, or bytes passed through.
@@ -24,9 +25,12 @@ pub struct ListenerConfig {
     /// TLS towards clients. HTTP/2 is offered by ALPN.
     #[serde(default, deserialize_with = "scalar::given")]
     pub tls: Option<DownstreamTlsConfig>,
-    /// Layer 4: bytes pass through untouched. Excludes `tls`, and routes do not apply.
+    /// Layer 4: bytes pass through untouched, and routes do not apply. With `tls`, only those of the names in `by_sni`.
     #[serde(default, deserialize_with = "scalar::given")]
     pub tcp: Option<TcpConfig>,
+    /// Connections come by a proxy that tells whose they are, by the PROXY protocol version 1 or 2. Default false.
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocolConfig,
     /// Connections open at once; one more waits in the kernel's queue. Default 10000.
     #[serde(default = "ten_thousand", deserialize_with = "scalar::from_one")]
     #[schemars(range(min = 1))]
@@ -167,16 +171,140 @@ fn yes() -> bool {
     true
 }
 
-/// Bytes passed through to an upstream.
+impl ListenerConfig {
+    /// Whether routes apply to it.
+    pub fn serves_http(&self) -> bool {
+        self.tls.is_some() || self.tcp.is_none()
+    }
+}
+
+/// Whose word on the client's address is taken, by the PROXY protocol.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ProxyProtocolConfig {
+    /// `false`: nobody's.
+    #[default]
+    No,
+    /// `true`: every connection begins with a header.
+    Yes,
+    /// Connections from these addresses do, and no others.
+    From(ProxiesConfig),
+}
+
+/// The proxies whose word is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxiesConfig {
+    /// Addresses, or blocks of them such as `10.0.0.0/8`. From elsewhere, a header is refused.
+    #[serde(deserialize_with = "scalar::one_or_more")]
+    #[schemars(with = "scalar::OneOrMany<String>")]
+    pub from: Vec<Block>,
+}
+
+/// A block of addresses: `10.0.0.0/8`, or one address alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block(pub IpNet);
+
+impl TextOrMap for ProxyProtocolConfig {
+    type Map = ProxiesConfig;
+    const EXPECTED: &'static str = "`true`, `false`, or `{ from: [CIDR] }`";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Err(match text {
+            "v1" | "v2" => format!(
+                "{}\nhint: both versions are taken; the one that is sent to an upstream is `tcp: {{ proxy_protocol: {text} }}`",
+                scalar::unexpected_text(Self::EXPECTED, text)
+            ),
+            _ => scalar::unexpected_text(Self::EXPECTED, text),
+        })
+    }
+
+    fn from_map(map: ProxiesConfig) -> Result<Self, String> {
+        Ok(Self::From(map))
+    }
+
+    fn from_bool(value: bool) -> Option<Result<Self, String>> {
+        Some(Ok(if value { Self::Yes } else { Self::No }))
+    }
+}
+
+impl<'de> Deserialize<'de> for ProxyProtocolConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        scalar::text_or_map(from)
+    }
+}
+
+impl JsonSchema for ProxyProtocolConfig {
+    fn schema_name() -> Cow<'static, str> {
+        "ProxyProtocolConfig".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Whether connections begin with a header of the PROXY protocol, or just those from these addresses.",
+            "anyOf": [{ "type": "boolean" }, generator.subschema_for::<ProxiesConfig>()]
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Block {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "a block of addresses such as `10.0.0.0/8`, or an address";
+        scalar::text(from, EXPECTED, |text| {
+            if let Ok(ip) = text.parse::<IpAddr>() {
+                return Ok(Self(ip.into()));
+            }
+            let block: IpNet = text.parse().map_err(|_| scalar::unexpected_text(EXPECTED, text))?;
+            match block.trunc() == block {
+                true => Ok(Self(block)),
+                false => Err(format!(
+                    "`{text}` has bits behind its prefix\nhint: write `{}` for the block, or `{}` for the address",
+                    block.trunc(),
+                    block.addr()
+                )),
+            }
+        })
+    }
+}
+
+/// Bytes passed through to an upstream. At least one of `upstream` and `by_sni`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TcpConfig {
-    /// The upstream's name. Its `tls` and `protocol` do not apply: nothing is decrypted.
-    pub upstream: String,
+    /// The name of the upstream, where `by_sni` names no other. Its `tls` and `protocol` do not apply: nothing is
+    /// decrypted.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub upstream: Option<String>,
+    /// Upstreams by the name that the client asks for: `api.example`, or `*.example` for all below it. It is read off
+    /// the ClientHello.
+    #[serde(default)]
+    pub by_sni: BTreeMap<String, String>,
     /// No byte either way for so long ends the connection. Default 10m; 0s is none.
     #[serde(default = "ten_minutes", deserialize_with = "scalar::duration")]
     #[schemars(with = "scalar::DurationText")]
     pub idle_timeout: Duration,
+    /// Tells the upstream the client's address, by this version of the PROXY protocol. Default: not at all.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub proxy_protocol: Option<ProxyVersionConfig>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyVersionConfig {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+impl Word for ProxyVersionConfig {
+    const WORDS: &'static [(&'static str, Self)] = &[("v1", Self::V1), ("v2", Self::V2)];
+}
+
+impl<'de> Deserialize<'de> for ProxyVersionConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        scalar::word(from)
+    }
 }
 
 fn ten_minutes() -> Duration {

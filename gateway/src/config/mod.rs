@@ -31,8 +31,9 @@ pub use admin::AdminConfig;
 pub use document::{Document, Position};
 pub use limits::{Http2LimitsConfig, LimitsConfig};
 pub use listener::{
-    DownstreamClientCertificateConfig, DownstreamTlsConfig, KeepaliveConfig, KeyPairConfig, ListenerConfig,
-    SniClientCertificateConfig, SniPolicyConfig, TcpConfig,
+    Block, DownstreamClientCertificateConfig, DownstreamTlsConfig, KeepaliveConfig, KeyPairConfig,
+    ListenerConfig, ProxiesConfig, ProxyProtocolConfig, ProxyVersionConfig, SniClientCertificateConfig,
+    SniPolicyConfig, TcpConfig,
 };
 pub use load::{Loaded, list, load, parse};
 pub use plugin::PluginConfig;

@@ -5,7 +5,7 @@ use std::fmt;
 /// Defines `Cause` from its rows, so that no cause can be without one.
 macro_rules! causes {
     ($($(#[$doc:meta])+ $name:ident: $code:literal, $what:literal, $remedy:literal;)+) => {
-        /// Why an attempt at an upstream failed. The code is stable: it stands in access logs and metrics.
+        /// Why an attempt at an upstream failed, or a client could not be served. The code is stable: it stands in access logs and metrics.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Cause {
             $($(#[$doc])+ $name,)+
@@ -208,6 +208,38 @@ causes! {
     NoRoute: "no_route",
         "no route matches the request",
         "add a route, or widen one's `match`";
+    /// The Host is of a name that the listener passes through.
+    HostPassedThrough: "host_passed_through",
+        "the Host is a name that the listener passes through, and it came by a connection that the gateway ended",
+        "let clients ask for that name by SNI, or take it out of `tcp: { by_sni }`";
+    /// A client asked for a name that nothing leads on.
+    SniUnmatched: "sni_unmatched",
+        "no name of `by_sni` is the one that the client asked for",
+        "add the name to `tcp: { by_sni }`, or write a `tcp: { upstream }` for all others";
+    /// The first bytes are no ClientHello.
+    ClientHelloInvalid: "client_hello_invalid",
+        "what the client sent first is no TLS ClientHello that could be served",
+        "see the detail in this line; write a `tcp: { upstream }` for clients that speak another protocol than TLS";
+    /// There is no PROXY header.
+    ProxyHeaderMissing: "proxy_header_missing",
+        "the connection did not begin with a PROXY header",
+        "let what stands in front send one, or name its addresses: `proxy_protocol: { from: [CIDR] }`";
+    /// There is a PROXY header that is not legal.
+    ProxyHeaderInvalid: "proxy_header_invalid",
+        "the PROXY header of the connection is not legal",
+        "see the detail in this line, and what stands in front";
+    /// A PROXY header that nobody is believed.
+    ProxyHeaderUntrusted: "proxy_header_untrusted",
+        "a PROXY header came from an address whose word is not taken",
+        "if a proxy of yours has the address, add it: `proxy_protocol: { from: [CIDR] }`";
+    /// The client did not say in time what had to come first.
+    ClientSilent: "client_silent",
+        "the PROXY header or the ClientHello did not come within 10s",
+        "where the upstream speaks first, leave `by_sni` and `proxy_protocol` out";
+    /// No byte passed either way for too long.
+    ConnectionIdle: "connection_idle",
+        "no byte passed either way for as long as `idle_timeout` allows",
+        "raise `tcp: { idle_timeout }`, or let either end send something from time to time";
     /// The gateway itself failed.
     Internal: "internal",
         "the gateway failed",
@@ -242,7 +274,7 @@ impl Cause {
             Cause::RateLimited => 429,
             Cause::PluginUnavailable => 503,
             // RFC 9110 section 15.5.20: the client may ask again by another connection.
-            Cause::ClientTermsChanged | Cause::MisdirectedRequest => 421,
+            Cause::ClientTermsChanged | Cause::MisdirectedRequest | Cause::HostPassedThrough => 421,
             Cause::Internal => 500,
             _ => 502,
         }

@@ -16,8 +16,8 @@ use crate::proxy::admit::host_name;
 use crate::proxy::attempt;
 use crate::proxy::ctx::Ctx;
 use crate::snapshot::live::InForce;
-use crate::snapshot::{self, Action, Snapshot, Target};
-use crate::upstream::{Address, Endpoint, Pick, Protocol, TlsPolicy, VerifiedName};
+use crate::snapshot::{Action, PassThrough, Snapshot, Target};
+use crate::upstream::{Address, Endpoint, Pick, Protocol, TlsPolicy, Upstream, VerifiedName};
 
 /// An endpoint as one route, or several in the same way, reach it.
 #[derive(Clone)]
@@ -129,11 +129,11 @@ pub fn subjects(
         }
     }
     for listener in &snapshot.listeners {
-        let snapshot::Protocol::Tcp { upstream, .. } = &listener.protocol else { continue };
-        if wanted.name.as_ref().is_some_and(|name| *name != upstream.name) {
-            continue;
-        }
-        for endpoint in upstream.balance.endpoints() {
+        let upstreams = listener.pass_through().into_iter().flat_map(PassThrough::upstreams);
+        let is_wanted = |it: &&Arc<Upstream>| wanted.name.as_ref().is_none_or(|name| *name == it.name);
+        let endpoints =
+            upstreams.filter(is_wanted).flat_map(|it| it.balance.endpoints().iter().map(move |e| (it, e)));
+        for (upstream, endpoint) in endpoints {
             let seen = Subject {
                 routes: Vec::new(),
                 names: Vec::new(),
@@ -156,10 +156,8 @@ pub fn subjects(
 }
 
 fn passes_bytes(snapshot: &Snapshot, name: &str) -> bool {
-    snapshot.listeners.iter().any(|listener| match &listener.protocol {
-        snapshot::Protocol::Tcp { upstream, .. } => upstream.name == name,
-        _ => false,
-    })
+    let passing = snapshot.listeners.iter().filter_map(|listener| listener.pass_through());
+    passing.flat_map(PassThrough::upstreams).any(|upstream| upstream.name == name)
 }
 
 fn check_name(name: &str, config: &Config, snapshot: &Snapshot, written: usize) -> Result<(), String> {

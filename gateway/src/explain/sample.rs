@@ -10,7 +10,7 @@ use vestibule_plugins::problem::did_you_mean;
 use vestibule_plugins::{Path, Problem, Segment};
 
 use crate::proxy::admit::host_name;
-use crate::snapshot::{Listener, Protocol, Snapshot};
+use crate::snapshot::{Listener, PassThrough, Protocol, Snapshot};
 
 /// A request that could have come in.
 pub struct Sample {
@@ -73,7 +73,7 @@ impl Typed<'_> {
             ));
         }
         let listener = match (self.listener, &address) {
-            (Some(name), _) => named(name, snapshot).map_err(&mut keep).ok(),
+            (Some(name), _) => named(name, address.as_ref(), snapshot).map_err(&mut keep).ok(),
             (None, Some(address)) => chosen(address, snapshot).map_err(&mut keep).ok(),
             (None, None) => None,
         };
@@ -200,7 +200,7 @@ fn address(url: &str) -> Result<Address<'_>, Problem> {
     Ok(Address { scheme: Some(scheme), authority: Some(authority), target })
 }
 
-fn named(name: &str, snapshot: &Snapshot) -> Result<Arc<Listener>, Problem> {
+fn named(name: &str, address: Option<&Address<'_>>, snapshot: &Snapshot) -> Result<Arc<Listener>, Problem> {
     let at = Path::root().key("listener");
     let Some(listener) = snapshot.listeners.iter().find(|listener| listener.name == name) else {
         let problem = Problem::new(at, format!("no listener is named `{name}`"));
@@ -210,12 +210,30 @@ fn named(name: &str, snapshot: &Snapshot) -> Result<Arc<Listener>, Problem> {
             None => problem.hint(format!("there are {}", listed(serving(snapshot)))),
         });
     };
-    match listener.protocol {
-        Protocol::Tcp { .. } => Err(Problem::new(
+    match &listener.protocol {
+        Protocol::Tcp(pass) => Err(Problem::new(
             at,
             format!("the listener `{name}` passes bytes through, so no route applies to it"),
-        )),
+        )
+        .hint(passed_through(pass, address.and_then(|address| address.authority.as_ref())))),
         _ => Ok(listener.clone()),
+    }
+}
+
+/// Where a client goes that asks a `tcp` listener for this host.
+fn passed_through(pass: &PassThrough, asked: Option<&Authority>) -> String {
+    let host = asked.map(|authority| authority.host()).unwrap_or_default();
+    match (pass.by_sni.find(host), &pass.upstream) {
+        (Some(upstream), _) => {
+            format!("who asks for `{host}` by SNI goes to the upstream `{}`", upstream.name)
+        }
+        (None, Some(upstream)) if pass.by_sni.is_empty() => {
+            format!("what comes in there goes to the upstream `{}`", upstream.name)
+        }
+        (None, Some(upstream)) => {
+            format!("no name of its `by_sni` is `{host}`, so it goes to the upstream `{}`", upstream.name)
+        }
+        (None, None) => format!("no name of its `by_sni` is `{host}`, so its clients are closed"),
     }
 }
 
@@ -244,7 +262,7 @@ fn chosen(address: &Address<'_>, snapshot: &Snapshot) -> Result<Arc<Listener>, P
 }
 
 fn serving(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Listener>> {
-    snapshot.listeners.iter().filter(|listener| !matches!(listener.protocol, Protocol::Tcp { .. }))
+    snapshot.listeners.iter().filter(|listener| !matches!(listener.protocol, Protocol::Tcp(_)))
 }
 
 fn listed<'a>(listeners: impl Iterator<Item = &'a Arc<Listener>>) -> String {

@@ -6,8 +6,10 @@ mod ffi;
 mod handshake;
 mod http2;
 mod name;
+mod opening;
 mod policies;
 pub mod proxy_protocol;
+mod relay;
 mod shown;
 pub mod sockets;
 mod stream;
@@ -16,32 +18,36 @@ mod terms;
 mod tls;
 
 use std::fmt;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use openssl::ssl::NameType;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::{ALPN, GetProxyDigest, GetSocketDigest, IO, SocketDigest, Ssl};
+use pingora_core::protocols::{ALPN, GetProxyDigest, IO, Ssl};
 use pingora_http::ResponseHeader;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 pub use name::ListenerIds;
+pub use opening::Proxies;
 pub use policies::{Policies, Policy};
 pub use shown::rfc4514;
 pub use stream::Heads;
-pub use terms::{AllTerms, ClientTerms, Spoken, Terms, TermsKey};
+pub use terms::{AllTerms, ClientTerms, OpeningTerms, Spoken, Terms, TermsKey};
 pub use tls::{Certificate, ClientCheck, acceptor};
 
-use crate::diagnose::Cause;
+use self::opening::Opening;
+use self::tcp::Passage;
+use crate::diagnose::{Cause, Failure};
 use crate::engine::Engine;
 use crate::observe::{AccessLog, HandshakeFailure, Line, access_log};
+use crate::proxy::attempt::due;
 use crate::proxy::ctx::{Client, RequestId};
 use crate::snapshot::live::Live;
-use crate::snapshot::{Listener, Protocol};
+use crate::snapshot::{Listener, PassThrough, Protocol};
+use crate::upstream::Upstream;
 
 /// How many seconds a client may take to begin its only request, where the listener keeps no connection.
 const FIRST_REQUEST: u64 = 10;
@@ -51,7 +57,20 @@ impl Listener {
     pub fn scheme(&self) -> &'static str {
         match self.protocol {
             Protocol::Https(_) => "https",
-            Protocol::Http | Protocol::Tcp { .. } => "http",
+            Protocol::Http | Protocol::Tcp(_) => "http",
+        }
+    }
+
+    /// Where what asks for this name is passed through to, although other names are served.
+    pub fn passed_on_to(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.passes.as_ref()?.by_sni.find(name)
+    }
+
+    /// What it passes through, if anything.
+    pub fn pass_through(&self) -> Option<&PassThrough> {
+        match &self.protocol {
+            Protocol::Tcp(pass) => Some(pass),
+            Protocol::Http | Protocol::Https(_) => self.passes.as_ref(),
         }
     }
 
@@ -83,16 +102,13 @@ pub struct Services {
 }
 
 async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
-    let Ok(peer) = stream.peer_addr() else { return };
     let _ = stream.set_nodelay(true);
-    let fd = stream.as_raw_fd();
-    let mut stream = Stream::from(stream);
-    stream.set_socket_digest(SocketDigest::from_raw_fd(fd));
-    // A v4 client of a v6 socket is told by its v4 address.
-    let ip = peer.ip().to_canonical();
+    let Ok(mut opening) = Opening::new(stream) else { return };
+    let announced = opening.announce(&listener).await;
+    let ip = opening.client();
     let ip_text =
         HeaderValue::from_str(&ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-    let mut client = Client {
+    let client = Client {
         listener: listener.clone(),
         ip: Some(ip),
         ip_text,
@@ -100,15 +116,37 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
         terms: listener.terms[0].clone(),
         heads: Arc::default(),
     };
+    if let Err(failure) = announced {
+        return refuse(&failure, None, &client, &services);
+    }
+    // Each in a box of its own: a connection that passes through is to be no larger than it needs.
     match &listener.protocol {
-        Protocol::Tcp { upstream, idle_timeout } => {
-            tcp::pass_through(stream, upstream, *idle_timeout, &client, &services).await;
+        Protocol::Tcp(pass) => Box::pin(tcp::serve(opening, pass, &client, &services)).await,
+        Protocol::Http | Protocol::Https(_) => Box::pin(serve_http(opening, client, &services)).await,
+    }
+}
+
+async fn serve_http(mut opening: Opening, mut client: Client, services: &Services) {
+    let listener = client.listener.clone();
+    if let Some(pass) = &listener.passes {
+        let hello = match opening.hello().await {
+            Ok(hello) => hello,
+            Err(failure) => return refuse(&failure, None, &client, services),
+        };
+        if let Some(upstream) = pass.named(&hello) {
+            let passage = Passage { upstream, sni: hello.name(), pass };
+            return Box::pin(tcp::pass_through(opening, passage, &client, services)).await;
         }
+    }
+    let peer = opening.peer();
+    let mut stream = opening.into_engine();
+    match &listener.protocol {
+        Protocol::Tcp(_) => {}
         Protocol::Http => {
             let client = Arc::new(client);
             if let Some(mark) = mark(&client) {
                 stream.set_proxy_digest(mark);
-                http_1(stream, &client, &services).await;
+                http_1(stream, &client, services).await;
             }
         }
         Protocol::Https(https) => {
@@ -123,6 +161,11 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
                 listener.meter.handshake_failed(HandshakeFailure::Other);
                 return log::debug!("listener `{}`, {peer}: no handshake of its policy", listener.name);
             };
+            // Whatever was peeked at: a name that is passed through is never served here.
+            let asked = stream.ssl().servername(NameType::HOST_NAME);
+            if asked.is_some_and(|name| listener.passed_on_to(name).is_some()) {
+                return refuse(&Failure::new(Cause::HostPassedThrough, ""), None, &client, services);
+            }
             listener.meter.shook_hands(stream.ssl().session_reused());
             client.terms = listener.terms[policy].clone();
             client.certificate = shown::client_certificate(stream.ssl());
@@ -131,8 +174,8 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
                 // A TLS stream of the engine's ignores what is set on itself.
                 stream.get_mut().set_proxy_digest(mark);
                 match stream.selected_alpn_proto() {
-                    Some(ALPN::H2) => http2::http_2(stream, &client, &services).await,
-                    _ => http_1(stream, &client, &services).await,
+                    Some(ALPN::H2) => http2::http_2(stream, &client, services).await,
+                    _ => http_1(stream, &client, services).await,
                 }
             }
         }
@@ -161,6 +204,31 @@ async fn http_1(stream: impl IO + 'static, client: &Client, services: &Services)
             settings.apply_to_session(&mut session);
         }
     }
+}
+
+/// A connection that is closed before anybody has served it: its line, its count, and once a second a word in the log.
+fn refuse(failure: &Failure, sni: Option<&str>, client: &Client, services: &Services) {
+    let Client { listener, ip, .. } = client;
+    listener.meter.refused(failure.cause);
+    // One that only looks whether somebody listens is nothing to be mended.
+    if failure.cause != Cause::ClientClosed && due(&listener.warned) {
+        log::warn!(
+            "listener `{}`, {}: {}: {failure}\n  to mend it: {}",
+            listener.name,
+            ip.map_or_else(String::new, |ip| ip.to_string()),
+            failure.cause.code(),
+            failure.cause.remedy(),
+        );
+    }
+    services.log.write(&Line {
+        time: access_log::now(),
+        listener: &listener.name,
+        client_ip: *ip,
+        sni,
+        cause: Some(failure.cause.code()),
+        config: &services.live.pin().hash,
+        ..Line::default()
+    });
 }
 
 /// The count and the line of a request that no hook has seen, since its head is not legal HTTP or is too large.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::watch;
 
+use super::opening::Proxies;
 use crate::route::HostPattern;
 
 /// What a connection was promised when it was accepted, and what was asked of it: the whole of what must be the same for
@@ -22,6 +23,18 @@ pub struct TermsKey {
     pub address: SocketAddr,
     /// What is spoken there.
     pub spoken: Spoken,
+    /// What comes before.
+    pub opening: OpeningTerms,
+}
+
+/// What is made of a connection's first bytes, as far as one that is open depends on it: whose word on the client's address
+/// was taken, and which names were not to be served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OpeningTerms {
+    /// Who may tell the client's address.
+    pub proxies: Proxies,
+    /// The names that pass through where others are served.
+    pub passed: Vec<String>,
 }
 
 /// What is spoken at a listener, as far as a connection that is open depends on it.
@@ -185,6 +198,7 @@ mod tests {
             listener: "web".into(),
             address: "127.0.0.1:1".parse().unwrap(),
             spoken: Spoken::Https { from_version_1_3: false, names, clients },
+            opening: OpeningTerms::default(),
         }
     }
 

@@ -6,11 +6,15 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::metrics::{counters, gauges};
 use super::names;
+use crate::diagnose::Cause;
 
 /// The families that tell of listeners.
 pub(super) struct ListenerMetrics {
     open: IntGaugeVec,
     accepted: IntCounterVec,
+    refused: IntCounterVec,
+    received: IntCounterVec,
+    sent: IntCounterVec,
     handshakes: IntCounterVec,
     failures: IntCounterVec,
 }
@@ -20,6 +24,9 @@ impl ListenerMetrics {
         Self {
             open: gauges(registry, names::OPEN_CONNECTIONS, &["listener"]),
             accepted: counters(registry, names::CONNECTIONS, &["listener"]),
+            refused: counters(registry, names::REFUSED_CONNECTIONS, &["listener", "cause"]),
+            received: counters(registry, names::TCP_RECEIVED, &["listener"]),
+            sent: counters(registry, names::TCP_SENT, &["listener"]),
             handshakes: counters(registry, names::LISTENER_HANDSHAKES, &["listener", "resumed"]),
             failures: counters(registry, names::LISTENER_HANDSHAKE_FAILURES, &["listener", "reason"]),
         }
@@ -30,6 +37,10 @@ impl ListenerMetrics {
             name: name.to_owned(),
             open: self.open.with_label_values(&[name]),
             accepted: self.accepted.with_label_values(&[name]),
+            refused: self.refused.clone(),
+            refused_by: [const { OnceLock::new() }; Cause::COUNT],
+            bytes: [self.received.clone(), self.sent.clone()],
+            passed: [const { OnceLock::new() }; 2],
             handshakes: self.handshakes.clone(),
             resumed: [const { OnceLock::new() }; 2],
             failures: self.failures.clone(),
@@ -43,6 +54,11 @@ pub struct ListenerMeter {
     name: String,
     open: IntGauge,
     accepted: IntCounter,
+    refused: IntCounterVec,
+    refused_by: [OnceLock<IntCounter>; Cause::COUNT],
+    /// What was received, and what was sent.
+    bytes: [IntCounterVec; 2],
+    passed: [OnceLock<IntCounter>; 2],
     handshakes: IntCounterVec,
     resumed: [OnceLock<IntCounter>; 2],
     failures: IntCounterVec,
@@ -55,6 +71,22 @@ impl ListenerMeter {
         self.accepted.inc();
         self.open.inc();
         OpenConnection(self.open.clone())
+    }
+
+    /// A connection was closed before anybody had served it.
+    pub fn refused(&self, cause: Cause) {
+        let make = || self.refused.with_label_values(&[self.name.as_str(), cause.code()]);
+        self.refused_by[cause as usize].get_or_init(make).inc();
+    }
+
+    /// So many bytes of a client, and of an upstream, have been read to be passed through.
+    pub fn passed(&self, received: u64, sent: u64) {
+        for ((counter, family), count) in self.passed.iter().zip(&self.bytes).zip([received, sent]) {
+            let counter = counter.get_or_init(|| family.with_label_values(&[self.name.as_str()]));
+            if count > 0 {
+                counter.inc_by(count);
+            }
+        }
     }
 
     /// A TLS handshake succeeded.

@@ -334,6 +334,9 @@ mod tests {
             names::TLS_HANDSHAKES,
             names::OPEN_CONNECTIONS,
             names::CONNECTIONS,
+            names::REFUSED_CONNECTIONS,
+            names::TCP_RECEIVED,
+            names::TCP_SENT,
             names::LISTENER_HANDSHAKES,
             names::LISTENER_HANDSHAKE_FAILURES,
             names::RELOADS,
@@ -434,6 +437,8 @@ mod tests {
         upstream.shook_hands(true);
         let listener = metrics.listener("web");
         drop(listener.enter());
+        listener.refused(Cause::SniUnmatched);
+        listener.passed(1, 2);
         listener.shook_hands(false);
         listener.handshake_failed(HandshakeFailure::Closed);
         metrics.reloaded(&Entry {

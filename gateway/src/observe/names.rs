@@ -26,6 +26,17 @@ pub const OPEN_CONNECTIONS: Metric =
     ("vestibule_open_connections", "Connections from clients that are open now.");
 /// Label `listener`.
 pub const CONNECTIONS: Metric = ("vestibule_connections_total", "Connections that clients have made.");
+/// Labels `listener`, `cause`.
+pub const REFUSED_CONNECTIONS: Metric = (
+    "vestibule_refused_connections_total",
+    "Connections that were closed before anybody had served them, by the code of why.",
+);
+/// Label `listener`.
+pub const TCP_RECEIVED: Metric =
+    ("vestibule_tcp_received_bytes_total", "Bytes of clients that were read to be passed through.");
+/// Label `listener`.
+pub const TCP_SENT: Metric =
+    ("vestibule_tcp_sent_bytes_total", "Bytes of upstreams that were read to be passed through to clients.");
 /// Labels `listener`, `resumed`.
 pub const LISTENER_HANDSHAKES: Metric = (
     "vestibule_listener_tls_handshakes_total",

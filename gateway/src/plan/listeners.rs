@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::changes::changes;
 use super::described::yaml;
 use super::{Change, Half, Piece};
-use crate::config::ListenerConfig;
+use crate::config::{ListenerConfig, TcpConfig};
 use crate::snapshot::certificates::Usage;
 
 /// In the order of their names.
@@ -51,6 +51,7 @@ pub fn compare(old: &Half<'_>, new: &Half<'_>) -> Vec<Piece> {
 }
 
 const NEXT_HANDSHAKE: &str = "the next handshake is served with the new certificates";
+const TERMS_OVER: &str = "connections of before serve what is in flight, at most one request more, and close";
 const ASKED_OTHERWISE: &str =
     "connections of before are not used for further requests: their clients were asked otherwise";
 
@@ -78,10 +79,22 @@ fn what(listener: &ListenerConfig) -> String {
 
 fn spoken(listener: &ListenerConfig) -> &'static str {
     match (&listener.tcp, &listener.tls) {
-        (Some(_), _) => "tcp",
+        (Some(_), Some(_)) => "https and tcp",
+        (Some(_), None) => "tcp",
         (None, Some(_)) => "https",
         (None, None) => "http",
     }
+}
+
+/// Where clients go by the name that they ask for, as far as that is another upstream now.
+fn by_sni(old: &TcpConfig, new: &TcpConfig) -> Vec<String> {
+    let names: BTreeSet<&String> = old.by_sni.keys().chain(new.by_sni.keys()).collect();
+    let told = names.into_iter().filter_map(|name| match (old.by_sni.get(name), new.by_sni.get(name)) {
+        (before, after) if before == after => None,
+        (_, Some(after)) => Some(format!("new connections for {name} go to upstream {after}")),
+        (_, None) => Some(format!("new connections for {name} are no longer told apart by their name")),
+    });
+    told.collect()
 }
 
 fn effects(old: &ListenerConfig, new: &ListenerConfig) -> Vec<String> {
@@ -105,27 +118,39 @@ fn effects(old: &ListenerConfig, new: &ListenerConfig) -> Vec<String> {
         if before.client_certificate != after.client_certificate {
             told.push(match after.client_certificate {
                 Some(_) => ASKED_OTHERWISE.to_owned(),
-                None => "connections of before serve what is in flight, at most one request more, and close"
-                    .to_owned(),
+                None => TERMS_OVER.to_owned(),
             });
         }
         if before.by_sni != after.by_sni {
             told.push(ASKED_OTHERWISE_BY_NAME.to_owned());
         }
         if before.min_version != after.min_version {
-            told.push(
-                "connections of before serve what is in flight, at most one request more, and close"
-                    .to_owned(),
-            );
+            told.push(TERMS_OVER.to_owned());
         }
     }
-    if let (Some(before), Some(after)) = (&old.tcp, &new.tcp)
-        && before.upstream != after.upstream
-    {
-        told.push(format!(
-            "new connections go to upstream {}; those that are open stay with {}",
-            after.upstream, before.upstream
-        ));
+    if let (Some(before), Some(after)) = (&old.tcp, &new.tcp) {
+        match (&before.upstream, &after.upstream) {
+            (before, after) if before == after => {}
+            (Some(before), Some(after)) => told.push(format!(
+                "new connections go to upstream {after}; those that are open stay with {before}"
+            )),
+            (Some(before), None) => told.push(format!(
+                "new connections that by_sni does not name are closed; those that are open stay with {before}"
+            )),
+            (None, after) => told.push(format!(
+                "new connections that by_sni does not name go to upstream {}",
+                after.as_deref().unwrap_or_default()
+            )),
+        }
+        told.extend(by_sni(before, after));
+    }
+    let passed = |listener: &ListenerConfig| {
+        let names = listener.tcp.iter().flat_map(|tcp| tcp.by_sni.keys().cloned());
+        names.collect::<Vec<_>>()
+    };
+    let opens_otherwise = old.proxy_protocol != new.proxy_protocol || passed(old) != passed(new);
+    if was == is && new.serves_http() && opens_otherwise {
+        told.push(TERMS_OVER.to_owned());
     }
     if told.is_empty() {
         told.push("it holds for new connections".to_owned());

@@ -94,12 +94,12 @@ pub fn tables(old: &Half<'_>, new: &Half<'_>) -> (Tables, Vec<String>) {
     let (before, after) = (&old.config.listeners, &new.config.listeners);
     let (mut old_ids, mut new_ids) = (BTreeMap::new(), BTreeMap::new());
     let mut entries = Vec::new();
-    for (name, listener) in after.iter().filter(|(_, it)| it.tcp.is_none()) {
+    for (name, listener) in after.iter().filter(|(_, it)| it.serves_http()) {
         let named = before.get_key_value(name);
         let same = named.or_else(|| {
             before.iter().find(|(other, it)| it.address == listener.address && !after.contains_key(*other))
         });
-        let Some((old_name, _)) = same.filter(|(_, it)| it.tcp.is_none()) else { continue };
+        let Some((old_name, _)) = same.filter(|(_, it)| it.serves_http()) else { continue };
         let id = entries.len() as ListenerId;
         old_ids.insert(old_name.clone(), id);
         new_ids.insert(name.clone(), id);
@@ -119,7 +119,7 @@ fn scheme(listener: &ListenerConfig) -> &'static str {
 }
 
 fn of_scheme(listeners: &BTreeMap<String, ListenerConfig>, scheme: &str) -> usize {
-    listeners.values().filter(|it| it.tcp.is_none() && self::scheme(it) == scheme).count()
+    listeners.values().filter(|it| it.serves_http() && self::scheme(it) == scheme).count()
 }
 
 fn table(config: &Config, ids: &BTreeMap<String, ListenerId>) -> Table {

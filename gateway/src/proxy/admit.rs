@@ -115,6 +115,12 @@ pub fn enter(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<(), Failure> {
     ctx.asked.host = host_name(host.to_str().unwrap_or_default()).to_ascii_lowercase();
     let internal = || Failure::new(Cause::Internal, "a request without a listener");
     let client = ctx.client.as_ref().ok_or_else(internal)?;
+    // Over HTTP/2, and by mistake over HTTP/1.1, a client may ask for what its SNI has not.
+    if let Some(upstream) = client.listener.passed_on_to(&ctx.asked.host) {
+        let asked = &ctx.asked.host;
+        let told = format!("who asks for `{asked}` by SNI is passed through to `{}`", upstream.name);
+        return Err(Failure::new(Cause::HostPassedThrough, told));
+    }
     let found = ctx.snapshot.table.find(&question(head, &ctx.asked, &client.listener));
     let found = found.ok_or_else(|| Failure::new(Cause::NoRoute, ""))?;
     ctx.route = Some(found.rule);

@@ -358,7 +358,8 @@ pub fn warn(ctx: &mut Ctx, failure: &Failure) {
     );
 }
 
-pub(super) fn due(last: &AtomicU64) -> bool {
+/// Whether a second has gone by since this last said yes.
+pub fn due(last: &AtomicU64) -> bool {
     static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
     // Counted from 1, so that 0 is "never".
     let now = BEGIN.elapsed().as_secs() + 1;

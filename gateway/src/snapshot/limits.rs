@@ -24,7 +24,7 @@ pub fn compile(listener: &ListenerConfig, at: &Path, problems: &mut Vec<Problem>
     let at = at.key("limits");
     let default = LimitsConfig::default();
     let given = listener.limits.as_ref();
-    if given.is_some() && listener.tcp.is_some() {
+    if given.is_some() && !listener.serves_http() {
         problems.push(
             Problem::new(at.clone(), "a `tcp` listener passes bytes through, so no limit of HTTP applies")
                 .hint("its own limits are `max_connections` and `tcp: { idle_timeout }`"),

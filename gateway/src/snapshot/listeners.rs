@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use openssl::error::ErrorStack;
@@ -13,14 +14,17 @@ use vestibule_plugins::{Path, Problem};
 
 use super::files::Files;
 use super::kept::{HttpsDefinition, Kept};
-use super::{Https, Listener, Protocol, limits, routes};
+use super::{Https, Listener, PassThrough, Protocol, limits, routes};
 use crate::config::{
-    Config, DownstreamClientCertificateConfig, DownstreamTlsConfig, ListenerConfig,
-    SniClientCertificateConfig, TlsVersion,
+    Config, DownstreamClientCertificateConfig, DownstreamTlsConfig, ListenerConfig, ProxyProtocolConfig,
+    ProxyVersionConfig, SniClientCertificateConfig, TcpConfig, TlsVersion,
 };
-use crate::listener::{AllTerms, Certificate, ClientCheck, ListenerIds, Policies, TermsKey, acceptor};
+use crate::listener::proxy_protocol::Version;
+use crate::listener::{
+    AllTerms, Certificate, ClientCheck, ListenerIds, OpeningTerms, Policies, Proxies, TermsKey, acceptor,
+};
 use crate::observe::Metrics;
-use crate::route::HostPattern;
+use crate::route::{HostPattern, Names};
 use crate::upstream::Upstream;
 
 /// What listeners are compiled with.
@@ -51,19 +55,28 @@ impl Hall<'_> {
         for (name, config) in &self.config.listeners {
             let at = root.key("listeners").key(name);
             problems.extend(self.twin(name, config, &at));
-            let Some(protocol) = self.protocol(config, &at, problems) else { continue };
-            let key = |spoken| TermsKey { listener: name.clone(), address: config.address, spoken };
-            let terms = protocol.spoken().into_iter().map(|spoken| self.terms.intern(key(spoken))).collect();
+            let Some((protocol, passes)) = self.protocol(config, &at, problems) else { continue };
+            let proxies = proxies(&config.proxy_protocol);
+            let passed = config.tcp.iter().filter(|_| passes.is_some()).flat_map(|tcp| tcp.by_sni.keys());
+            let opening = OpeningTerms { proxies: proxies.clone(), passed: passed.cloned().collect() };
+            let terms = protocol.spoken().into_iter().map(|spoken| {
+                let (listener, address, opening) = (name.clone(), config.address, opening.clone());
+                self.terms.intern(TermsKey { listener, address, spoken, opening })
+            });
+            let terms = terms.collect();
             listeners.push(Arc::new(Listener {
                 name: name.clone(),
                 id: self.ids.intern(name),
                 address: config.address,
+                proxies,
                 protocol,
+                passes,
                 terms,
                 max_connections: config.max_connections,
                 limits: limits::compile(config, &at, problems),
                 idle_timeout: config.keepalive.idle_timeout,
                 meter: self.metrics.listener(name),
+                warned: AtomicU64::new(0),
             }));
         }
         listeners
@@ -80,35 +93,77 @@ impl Hall<'_> {
         Some(Problem::new(at.key("address"), message).hint("give each listener an address of its own"))
     }
 
+    /// What is spoken, and what of a listener that ends TLS is passed through.
     fn protocol(
         &self,
         listener: &ListenerConfig,
         at: &Path,
         problems: &mut Vec<Problem>,
-    ) -> Option<Protocol> {
-        match (&listener.tcp, &listener.tls) {
-            (None, None) => Some(Protocol::Http),
-            (None, Some(tls)) => self.https(tls, &at.key("tls"), problems).map(Protocol::Https),
-            (Some(_), Some(_)) => {
-                problems.push(
-                    Problem::new(
-                        at.key("tls"),
-                        "a `tcp` listener passes TLS through untouched, so it has no `tls` of its own",
-                    )
-                    .hint("keep `tls` to end TLS here, or `tcp` to pass it through"),
-                );
-                None
+    ) -> Option<(Protocol, Option<PassThrough>)> {
+        let pass = listener.tcp.as_ref().map(|tcp| {
+            if listener.tls.is_some() {
+                problems.extend(neither_alone(tcp, at));
             }
-            (Some(tcp), None) => {
-                let at = at.key("tcp").key("upstream");
-                let Some(upstream) = self.upstreams.get(tcp.upstream.as_str()) else {
-                    problems.extend(routes::unknown("upstream", &tcp.upstream, self.upstream_names, at));
-                    return None;
-                };
-                let idle_timeout = (tcp.idle_timeout != Duration::ZERO).then_some(tcp.idle_timeout);
-                Some(Protocol::Tcp { upstream: upstream.clone(), idle_timeout })
+            self.pass_through(tcp, listener.tls.is_none(), &at.key("tcp"), problems)
+        });
+        let https = listener.tls.as_ref().map(|tls| self.https(tls, &at.key("tls"), problems));
+        match (pass, https) {
+            (None, None) => Some((Protocol::Http, None)),
+            (None, Some(https)) => Some((Protocol::Https(https?), None)),
+            (Some(pass), None) => Some((Protocol::Tcp(pass?), None)),
+            (Some(pass), Some(https)) => Some((Protocol::Https(https?), Some(pass?))),
+        }
+    }
+
+    /// `all` where nothing else takes what this does not.
+    fn pass_through(
+        &self,
+        tcp: &TcpConfig,
+        all: bool,
+        at: &Path,
+        problems: &mut Vec<Problem>,
+    ) -> Option<PassThrough> {
+        let before = problems.len();
+        if all && tcp.upstream.is_none() && tcp.by_sni.is_empty() {
+            problems.push(
+                Problem::new(at.clone(), "a `tcp` listener leads to no upstream")
+                    .hint("write `upstream: NAME`, or `by_sni: { NAME: UPSTREAM }`"),
+            );
+        }
+        let upstream = |name: &String, at: Path, problems: &mut Vec<Problem>| {
+            let found = self.upstreams.get(name.as_str()).cloned();
+            if found.is_none() {
+                problems.extend(routes::unknown("upstream", name, self.upstream_names, at));
+            }
+            found
+        };
+        let mut by_sni = Names::default();
+        for (name, target) in &tcp.by_sni {
+            let at = at.key("by_sni").key(name);
+            let found = upstream(target, at.clone(), problems);
+            match (server_name(name), found) {
+                (Err(message), _) => problems.push(Problem::new(at, message)),
+                (Ok(pattern), Some(found)) => {
+                    if by_sni.insert(pattern, found).is_err() {
+                        problems
+                            .push(Problem::new(at, format!("`{name}` is the same name as another one here")));
+                    }
+                }
+                (Ok(_), None) => {}
             }
         }
+        let fallback = tcp.upstream.as_ref().map(|name| upstream(name, at.key("upstream"), problems));
+        // An upstream that has problems of its own is none, and has told them.
+        let complete = by_sni.values().count() == tcp.by_sni.len() && !matches!(fallback, Some(None));
+        (complete && problems.len() == before).then(|| PassThrough {
+            by_sni,
+            upstream: fallback.flatten(),
+            idle_timeout: (tcp.idle_timeout != Duration::ZERO).then_some(tcp.idle_timeout),
+            announce: tcp.proxy_protocol.map(|version| match version {
+                ProxyVersionConfig::V1 => Version::V1,
+                ProxyVersionConfig::V2 => Version::V2,
+            }),
+        })
     }
 
     fn check(
@@ -192,6 +247,51 @@ impl Hall<'_> {
             Problem::new(at.clone(), format!("OpenSSL does not take these settings: {error}"))
         };
         made.map_err(|error| problems.push(told(error))).ok()
+    }
+}
+
+/// What cannot be where TLS is ended too.
+fn neither_alone(tcp: &TcpConfig, at: &Path) -> Option<Problem> {
+    if tcp.upstream.is_some() {
+        let message = "`tls` ends what `by_sni` does not name, so nothing is left for an `upstream`";
+        let hint = match tcp.by_sni.is_empty() {
+            true => {
+                "keep `tls` to end TLS here, or `tcp` to pass it through; with both, write `by_sni` and no `upstream`"
+            }
+            false => "leave the `upstream` out, or the `tls`",
+        };
+        return Some(Problem::new(at.key("tcp").key("upstream"), message).hint(hint));
+    }
+    tcp.by_sni.is_empty().then(|| {
+        Problem::new(at.key("tcp"), "`tls` ends everything, so nothing is passed through")
+            .hint("name what is to be passed through: `by_sni: { NAME: UPSTREAM }`; or leave `tcp` out")
+    })
+}
+
+/// A name that a client may ask for.
+fn server_name(text: &str) -> Result<HostPattern, String> {
+    if matches!(text, "" | "*") {
+        return Err(format!(
+            "`{text}` is no name: `tcp: {{ upstream: NAME }}` is for all that have none here"
+        ));
+    }
+    let pattern = HostPattern::parse(text)?;
+    let is_address = |name: &String| name.starts_with('[') || name.parse::<IpAddr>().is_ok();
+    match &pattern {
+        HostPattern::Exact(name) if is_address(name) => {
+            Err(format!("`{text}` is an address, which no client asks for by SNI (RFC 6066 section 3)"))
+        }
+        _ => Ok(pattern),
+    }
+}
+
+fn proxies(config: &ProxyProtocolConfig) -> Proxies {
+    match config {
+        ProxyProtocolConfig::No => Proxies::None,
+        ProxyProtocolConfig::Yes => Proxies::All,
+        ProxyProtocolConfig::From(proxies) => {
+            Proxies::From(proxies.from.iter().map(|block| block.0).collect())
+        }
     }
 }
 

@@ -46,11 +46,12 @@ pub(crate) use routes::{pattern, rule, unknown};
 pub use sources::Sources;
 
 use crate::config::AccessLogConfig;
-use crate::listener::{Policies, Spoken, Terms};
+use crate::listener::proxy_protocol::Version;
+use crate::listener::{Policies, Proxies, Spoken, Terms};
 use crate::observe::metrics::RequestMeter;
 use crate::observe::{ListenerMeter, Metrics};
 use crate::plan::Described;
-use crate::route::{ListenerId, Table};
+use crate::route::{ListenerId, Names, Table};
 use crate::upstream::{TlsPolicy, Upstream};
 
 /// The whole configuration as requests use it. A request loads it once and keeps it to its end.
@@ -105,8 +106,12 @@ pub struct Listener {
     pub id: ListenerId,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whose word on a client's address is taken.
+    pub proxies: Proxies,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// What is passed through of a listener that ends TLS, where there is such a thing.
+    pub passes: Option<PassThrough>,
     /// On what terms it takes connections: by the policies of its TLS where it has any, else there is one.
     pub terms: Vec<Arc<Terms>>,
     /// Connections open at once.
@@ -117,6 +122,9 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// Counts its connections and handshakes.
     pub meter: ListenerMeter,
+    /// When a connection that could not be served was last told in the log, in seconds since the process began: one line
+    /// a second is enough.
+    pub warned: AtomicU64,
 }
 
 /// What is spoken at a listener.
@@ -126,12 +134,26 @@ pub enum Protocol {
     /// HTTP/1.1 or HTTP/2 over TLS.
     Https(Arc<Https>),
     /// Bytes, passed through to an upstream.
-    Tcp {
-        /// Where they go.
-        upstream: Arc<Upstream>,
-        /// No byte either way for so long ends the connection; `None` never.
-        idle_timeout: Option<Duration>,
-    },
+    Tcp(PassThrough),
+}
+
+/// How bytes are passed through.
+pub struct PassThrough {
+    /// Where they go by the name that the client asks for. Nothing is looked at where this is empty.
+    pub by_sni: Names<Arc<Upstream>>,
+    /// Where all others go.
+    pub upstream: Option<Arc<Upstream>>,
+    /// No byte either way for so long ends the connection; `None` never.
+    pub idle_timeout: Option<Duration>,
+    /// How the upstream is told whose connection it is.
+    pub announce: Option<Version>,
+}
+
+impl PassThrough {
+    /// Every upstream that it may lead to; one more than once.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.by_sni.values().chain(&self.upstream)
+    }
 }
 
 /// How a listener ends TLS.
@@ -161,7 +183,7 @@ impl Protocol {
                 });
                 spoken.collect()
             }
-            Self::Tcp { .. } => vec![Spoken::Tcp],
+            Self::Tcp(_) => vec![Spoken::Tcp],
         }
     }
 }

@@ -265,7 +265,7 @@ pub fn rule(
     for (index, name) in config.listeners.iter().enumerate() {
         let at = at.key("listeners").index(index);
         match listeners.get(name) {
-            Some(listener) if listener.tcp.is_some() => problems.push(
+            Some(listener) if !listener.serves_http() => problems.push(
                 Problem::new(
                     at,
                     format!("the listener `{name}` passes bytes through, so no route applies to it"),

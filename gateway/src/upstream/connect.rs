@@ -220,36 +220,59 @@ impl Connector for UpstreamConnector {
     }
 }
 
-/// A connection to this address, without delay for small packets, within the time given.
+/// A connection as the system has it.
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// To a unix socket.
+    Unix(UnixStream),
+}
+
+/// A connection to this address as the engine has it, within the time given.
+///
+/// # Errors
+/// Why there is none.
 pub async fn connect(target: &Target, limit: Option<Duration>) -> Result<L4, Failure> {
+    let (mut stream, fd) = match dial(target, limit).await? {
+        Socket::Tcp(stream) => {
+            let fd = stream.as_raw_fd();
+            (L4::from(stream), fd)
+        }
+        Socket::Unix(stream) => {
+            let fd = stream.as_raw_fd();
+            (L4::from(stream), fd)
+        }
+    };
+    stream.set_socket_digest(SocketDigest::from_raw_fd(fd));
+    Ok(stream)
+}
+
+/// A connection to this address, without delay for small packets, within the time given.
+///
+/// # Errors
+/// Why there is none.
+pub async fn dial(target: &Target, limit: Option<Duration>) -> Result<Socket, Failure> {
     let connecting = async {
         match target {
             Target::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                let fd = stream.as_raw_fd();
-                std::io::Result::Ok((L4::from(stream), fd))
+                std::io::Result::Ok(Socket::Tcp(stream))
             }
-            Target::Unix(path) => {
-                let stream = UnixStream::connect(path).await?;
-                let fd = stream.as_raw_fd();
-                Ok((L4::from(stream), fd))
-            }
+            Target::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
         }
     };
     let Ok(connected) = within(limit, connecting).await else {
         return Err(Failure::new(Cause::ConnectTimeout, after(limit)));
     };
-    let (mut stream, fd) = connected.map_err(|error| {
+    connected.map_err(|error| {
         let cause = match error.kind() {
             std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => Cause::ConnectRefused,
             std::io::ErrorKind::TimedOut => Cause::ConnectTimeout,
             _ => Cause::ConnectFailed,
         };
         Failure::new(cause, error.to_string())
-    })?;
-    stream.set_socket_digest(SocketDigest::from_raw_fd(fd));
-    Ok(stream)
+    })
 }
 
 /// A handshake over a connection that is made, within the time given.

@@ -13,11 +13,16 @@ use crate::snapshot::{Action, Host, Listener, Protocol, RedirectPath, Target};
 /// of what came by it.
 pub fn circles(subject: &Subject<'_>, warnings: &mut Vec<Problem>) {
     for listener in subject.listeners {
-        if let Protocol::Tcp { upstream, .. } = &listener.protocol
-            && is_own(subject, &upstream.name, listener)
+        let Some(tcp) = subject.config.listeners.get(&listener.name).and_then(|it| it.tcp.as_ref()) else {
+            continue;
+        };
+        let at = Path::root().key("listeners").key(&listener.name).key("tcp");
+        let named = tcp.by_sni.iter().map(|(name, upstream)| (at.key("by_sni").key(name), upstream));
+        for (at, upstream) in tcp.upstream.iter().map(|upstream| (at.key("upstream"), upstream)).chain(named)
         {
-            let at = Path::root().key("listeners").key(&listener.name).key("tcp").key("upstream");
-            warnings.push(loops(at, &upstream.name, listener));
+            if is_own(subject, upstream, listener) {
+                warnings.push(loops(at, upstream, listener));
+            }
         }
     }
     // A route that asks for a header may ask for one that the gateway adds, or for an outer proxy's scheme.

@@ -134,7 +134,7 @@ impl Subject<'_> {
 
     /// The listeners that routes apply to.
     fn http_listeners(&self) -> Vec<ListenerId> {
-        let http = self.listeners.iter().filter(|it| !matches!(it.protocol, Protocol::Tcp { .. }));
+        let http = self.listeners.iter().filter(|it| !matches!(it.protocol, Protocol::Tcp(_)));
         http.map(|listener| listener.id).collect()
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vestibule_plugins::{Path, Problem};
 
 use super::Subject;
-use crate::snapshot::{Action, Protocol};
+use crate::snapshot::{Action, PassThrough};
 use crate::upstream::Upstream;
 
 /// An upstream that no route, no listener and no plugin names.
@@ -15,10 +15,8 @@ pub fn unused(subject: &Subject<'_>, warnings: &mut Vec<Problem>) {
         Action::Forward { targets, .. } => targets.as_slice(),
         Action::Respond { .. } | Action::Redirect(_) => &[],
     });
-    let of_listeners = subject.listeners.iter().filter_map(|listener| match &listener.protocol {
-        Protocol::Tcp { upstream, .. } => Some(upstream),
-        Protocol::Http | Protocol::Https(_) => None,
-    });
+    let of_listeners =
+        subject.listeners.iter().filter_map(|it| it.pass_through()).flat_map(PassThrough::upstreams);
     let used: HashSet<*const Upstream> =
         of_routes.map(|target| &target.upstream).chain(of_listeners).map(Arc::as_ptr).collect();
     for (name, upstream) in subject.upstreams {
