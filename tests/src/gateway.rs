@@ -124,6 +124,15 @@ impl Gateway {
         self.log_line(|line| line["path"] == path)
     }
 
+    /// The first access-log line of a connection, not of a request, that `wanted` says yes to, come or still to come.
+    pub fn connection_line(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.process.find("such an access-log line of a connection", |_, line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            let is_connection = line.get("listener").is_some() && line.get("request_id").is_none();
+            (is_connection && wanted(&line)).then_some(line)
+        })
+    }
+
     /// The access-log lines so far. A line may be written after its response: wait for the last one with `log_line`.
     pub fn log(&self) -> Vec<Value> {
         self.process.lines(Pipe::Out).iter().filter_map(|line| access_line(line)).collect()

@@ -6,6 +6,7 @@ mod envoy;
 mod haproxy;
 mod kube;
 mod nginx;
+mod proxied;
 mod server;
 mod wrk;
 
@@ -15,6 +16,7 @@ pub use envoy::Envoy;
 pub use haproxy::HaProxy;
 pub use kube::{Kube, kubectl};
 pub use nginx::{Nginx, NginxTls};
+pub use proxied::{Proxied, Proxy};
 pub use server::{Program, Server, ServerTls, Version};
 pub use wrk::{Load, wrk};
 

@@ -19,7 +19,8 @@ use crate::example::{Example, repository, seen};
 
 type Case = fn(Example);
 
-const CASES: [(&str, Case); 15] = [
+const CASES: [(&str, Case); 16] = [
+    ("by-sni.yaml", by_sni),
     ("dns-name.yaml", dns_name),
     ("grpc.yaml", grpc),
     ("headers.yaml", headers),
@@ -392,6 +393,32 @@ fn kube_api_l4(mut example: Example) {
         "kubectl's own certificate has arrived"
     );
     assert!(gateway.line("\"bytes_in\"").contains("\"upstream\":\"kube-apiserver\""));
+}
+
+fn by_sni(mut example: Example) {
+    let (certs, origin) = (Certs::new(), Origin::script(echo));
+    let (ca, clients) = (certs.authority("kube CA"), certs.authority("Clients"));
+    let (server, admin) = (certs.server(&ca, &["kube.example.com"]), certs.client(&clients, "admin"));
+    let kube = tls_echo(&server, Some(&clients));
+    example
+        .pair("shop", &certs.server(&ca, &["shop.example.com"]))
+        .endpoints("kube-apiserver", [format!("127.0.0.1:{}", ports::free()), kube.address()])
+        .endpoints("shop", [origin.address()]);
+    let port = example.port("web");
+    let _gateway = example.start();
+    let tls = |sni| ClientTls { sni: Some(sni), ca: Some(&ca.cert), certificate: Some(&admin) };
+    let response =
+        Client::tls(port, &tls("kube.example.com")).unwrap().get("kube.example.com", "/api/v1/nodes");
+    assert_eq!(seen(&response)["target"], "/api/v1/nodes");
+    assert_eq!(
+        kube.handshakes()[0].client.as_deref(),
+        Some("admin"),
+        "kubectl's own certificate has arrived"
+    );
+    let shop = |host| Client::tls(port, &tls("shop.example.com")).unwrap().get(host, "/");
+    assert_eq!(seen(&shop("shop.example.com"))["headers"]["host"], "shop.example.com");
+    assert_eq!(shop("kube.example.com").status, 421);
+    assert_eq!(origin.requests().len(), 1);
 }
 
 fn unix_socket(mut example: Example) {

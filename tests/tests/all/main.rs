@@ -17,6 +17,7 @@ mod identity;
 mod injection;
 mod keys;
 mod kube;
+mod layer4;
 mod lifecycle;
 mod limits;
 mod load;

@@ -8,7 +8,8 @@ use std::process::Command;
 use regex::Regex;
 use tempfile::TempDir;
 use vestibule_tests::client;
-use vestibule_tests::gateway::binary;
+use vestibule_tests::gateway::{Gateway, binary};
+use vestibule_tests::origin::Origin;
 use vestibule_tests::ports;
 use vestibule_tests::process::Process;
 use vestibule_tests::real;
@@ -146,8 +147,22 @@ fn the_page_lists_every_metric_with_its_labels() {
             (row[0].clone(), labels.filter(|label| !label.is_empty()).collect())
         })
         .collect();
+    // The page's own file has nothing at layer 4.
+    let (origin, [other_admin, passing, refusing]) = (Origin::echo(), [0; 3].map(|_| ports::free()));
+    let _other = Gateway::start(&format!(
+        "version: 1\nadmin: {{ address: \"127.0.0.1:{other_admin}\" }}\nlisteners:\n  \
+         passing: {{ address: \"127.0.0.1:{passing}\", tcp: {{ upstream: u }} }}\n  \
+         refusing: {{ address: \"127.0.0.1:{refusing}\", tcp: {{ by_sni: {{ a.test: u }} }} }}\n\
+         upstreams: {{ u: {{ endpoints: [\"{}\"] }} }}\n",
+        origin.address()
+    ));
+    assert_eq!(client::get(passing, "a.test", "/").status, 200);
+    let mut plain = client::Client::plain(refusing);
+    plain.send("GET / HTTP/1.1\r\n\r\n");
+    let _ = plain.to_end();
     let families = || -> BTreeMap<String, BTreeSet<String>> {
-        let text = client::get(admin, "localhost", "/metrics").text();
+        let text =
+            [admin, other_admin].map(|admin| client::get(admin, "localhost", "/metrics").text()).concat();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         let own = types.filter(|name| name.starts_with("vestibule_"));
         own.map(|name| {

@@ -26,7 +26,10 @@ pub const KEYS: &[&str] = &[
     "listeners.keepalive.idle_timeout",
     "listeners.limits.http2.streams",
     "listeners.max_connections",
+    "listeners.proxy_protocol.from",
+    "listeners.tcp.by_sni",
     "listeners.tcp.idle_timeout",
+    "listeners.tcp.proxy_protocol",
     "listeners.tcp.upstream",
     "listeners.tls.certificates.cert",
     "listeners.tls.certificates.key",
@@ -205,6 +208,60 @@ fn a_tcp_listener_leads_where_and_for_as_long_as_it_says() {
     assert_eq!(took("upstream: silent, idle_timeout: 250ms"), (false, false));
     assert_eq!(took("upstream: silent, idle_timeout: 900ms"), (false, true));
     assert_eq!(took("upstream: echo, idle_timeout: 250ms"), (true, false));
+}
+
+#[test]
+fn a_tcp_listener_tells_names_apart_and_clients_addresses_as_it_says() {
+    let sends_back = crate::raw::server(|_, mut socket| {
+        socket.write_all(b"upstream ")?;
+        let mut from = socket.try_clone()?;
+        std::io::copy(&mut from, &mut socket).map(drop)
+    });
+    let upstreams = format!("upstreams: {{ u: {{ endpoints: [\"127.0.0.1:{sends_back}\"] }} }}");
+    let first = |tcp: &str, sent: &[u8]| {
+        let (_gateway, port) = gateway(tcp, &upstreams);
+        let mut client = connected(port);
+        client.write_all(sent).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut got = String::new();
+        std::io::Read::read_to_string(&mut client, &mut got).unwrap();
+        got
+    };
+    assert!(
+        first("tcp: { upstream: u, proxy_protocol: v1 }", b"").starts_with("upstream PROXY TCP4 127.0.0.1 ")
+    );
+    assert_eq!(first("tcp: { upstream: u }", b""), "upstream ");
+    let asks = |tcp: &str| {
+        let (_gateway, port) = gateway(tcp, &upstreams);
+        let tls = ClientTls { sni: Some("one.test"), ..ClientTls::default() };
+        // What comes back is no handshake, but it comes from somewhere.
+        let refused = Client::tls(port, &tls).err().unwrap();
+        format!("{refused:?}").contains("wrong version number")
+    };
+    assert!(asks("tcp: { by_sni: { one.test: u } }"));
+    assert!(!asks("tcp: { by_sni: { two.test: u } }"));
+}
+
+#[test]
+fn proxy_protocol_says_whose_word_is_taken() {
+    let header = "PROXY TCP4 192.0.2.7 198.51.100.1 80 443\r\n";
+    let client_ip = |keys: &str, header: &str| {
+        let rest = "routes: [{ respond: { body: hello }, plugins: [{ headers: { response: { set: { x-ip: $client_ip } } } }] }]";
+        let (_gateway, port) = gateway(keys, rest);
+        let mut client = Client::plain(port);
+        let sent = client.try_send(format!("{header}GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+        let response = sent.and_then(|()| client.try_response()).ok()?;
+        response.header("x-ip").map(str::to_owned)
+    };
+    for (keys, bare, told) in [
+        ("proxy_protocol: false", Some("127.0.0.1"), None),
+        ("proxy_protocol: true", None, Some("192.0.2.7")),
+        ("proxy_protocol: { from: [127.0.0.0/8] }", None, Some("192.0.2.7")),
+        ("proxy_protocol: { from: [10.0.0.0/8] }", Some("127.0.0.1"), None),
+    ] {
+        assert_eq!(client_ip(keys, "").as_deref(), bare, "{keys}");
+        assert_eq!(client_ip(keys, header).as_deref(), told, "{keys}");
+    }
 }
 
 #[test]
