@@ -237,8 +237,11 @@ fn no_client_may_negotiate_anew() {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // A line of `R` alone asks s_client to negotiate anew; a server that has none of it ends that client.
-    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"R\n").unwrap();
+    // What it reads from stays open, or it would leave before it has heard.
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, b"R\n").unwrap();
     let out = child.wait_with_output().unwrap();
+    drop(stdin);
     let told = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
     assert!(told.contains("RENEGOTIATING"), "{told}");
     assert!(told.contains("no renegotiation"), "{told}");
