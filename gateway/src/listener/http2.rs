@@ -1,43 +1,54 @@
-//! HTTP/2 towards clients: the streams of a connection, each on what was in force when it began.
+//! HTTP/2 towards clients: the streams of a connection, each on what was in force when it began, and what ends it.
 //!
 //! As the engine's own loop has it, but for that: there a stream finds out what is in force when its task first runs, and
 //! the tasks of streams that begin together run in any order, so that over a reload a later stream could be served by an
-//! older configuration than an earlier one.
+//! older configuration than an earlier one. Nor has that loop a limit on what `frames` counts.
 
+use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use h2::Reason;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
+use pingora_core::protocols::http::v2::server::{
+    H2Accept, H2Options, HttpSession, default_h2_options, handshake,
+};
 use pingora_core::protocols::{Digest, IO};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::Services;
+use super::frames::{Counted, Frames};
 use super::handshake::LONGEST as HANDSHAKE;
+use super::{FIRST_REQUEST, Services};
+use crate::observe::OverLimit;
 use crate::proxy;
 use crate::proxy::ctx::Client;
+use crate::snapshot::Listener;
+use crate::snapshot::limits::Http2Limits;
 
-/// How long a connection without a stream is kept.
-const IDLE: Duration = Duration::from_secs(60);
 /// How many malformed requests a connection may send; the engine's own loop has the same bound.
 const MALFORMED: usize = 32;
+/// How much of an answer waits within the gateway for a client that does not read it, for each stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How long the end of a connection may take, once it has no stream and nothing moves.
+const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Serves the streams of a connection until it closes, is idle for too long, or `over` turns true and those that were
-/// begun have ended.
+/// Serves the streams of a connection until it closes, is idle for too long, goes over a limit, or its terms are over and
+/// the streams that were begun have ended.
 pub async fn http_2(stream: impl IO + 'static, client: &Client, services: &Services) {
-    let mut over = client.terms.over();
+    let (listener, mut over) = (&client.listener, client.terms.over());
     let digest = Arc::new(Digest {
         ssl_digest: stream.get_ssl_digest(),
         timing_digest: stream.get_timing_digest(),
         proxy_digest: stream.get_proxy_digest(),
         socket_digest: stream.get_socket_digest(),
     });
-    // The engine's bounds, and over them the listener's.
-    let mut options = default_h2_options();
-    options.max_concurrent_streams(client.listener.limits.http2.streams);
+    let frames = Arc::new(Frames::default());
+    let stream = Counted::new(stream, &listener.limits.http2, frames.clone());
+    let options = options(&listener.limits.http2);
     let mut connection = match timeout(HANDSHAKE, handshake(Box::new(stream), Some(options))).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return log::debug!("no HTTP/2 connection: {error}"),
@@ -45,7 +56,12 @@ pub async fn http_2(stream: impl IO + 'static, client: &Client, services: &Servi
     };
     let streams = Arc::new(Streams::default());
     let (shutdown, mut closing, mut malformed) = (over.clone(), false, 0);
-    loop {
+    // A listener that keeps no connection waits for a first request all the same.
+    let mut idle = match listener.idle_timeout {
+        Duration::ZERO => Duration::from_secs(FIRST_REQUEST),
+        kept => kept,
+    };
+    let exceeded = loop {
         let accepted = tokio::select! {
             biased;
             _ = over.wait_for(|over| *over), if !closing => {
@@ -53,11 +69,20 @@ pub async fn http_2(stream: impl IO + 'static, client: &Client, services: &Servi
                 closing = true;
                 continue;
             }
+            exceeded = frames.over() => break exceeded,
             accepted = HttpSession::from_h2_conn(&mut connection, digest.clone()) => accepted,
-            () = streams.idle_for(IDLE), if !closing => return,
+            () = streams.idle_for(if closing { FAREWELL } else { idle }, &frames) => {
+                if closing {
+                    return;
+                }
+                connection.graceful_shutdown();
+                closing = true;
+                continue;
+            }
         };
         match accepted {
             Ok(Some(H2Accept::Session(session))) => {
+                idle = listener.idle_timeout;
                 let (engine, open, over) =
                     (services.engine.clone(), Streams::enter(&streams), shutdown.clone());
                 tokio::spawn(proxy::on(services.live.hold(), async move {
@@ -67,9 +92,43 @@ pub async fn http_2(stream: impl IO + 'static, client: &Client, services: &Servi
             }
             // It was answered or reset.
             Ok(Some(H2Accept::Rejected)) if malformed < MALFORMED => malformed += 1,
-            Ok(Some(H2Accept::Rejected) | None) | Err(_) => return,
+            Ok(Some(H2Accept::Rejected)) => break OverLimit::Http2Malformed,
+            Ok(None) => return,
+            Err(error) => {
+                // The crate has said so to the client by itself.
+                if is_excess(&error) {
+                    told(listener, OverLimit::Http2Excess, client.ip);
+                }
+                return;
+            }
         }
+    };
+    told(listener, exceeded, client.ip);
+    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    // A client that reads nothing is not told.
+    let _ = timeout(FAREWELL, poll_fn(|cx| connection.poll_closed(cx))).await;
+}
+
+/// The engine's bounds, and over them the listener's.
+fn options(limits: &Http2Limits) -> H2Options {
+    let mut options = default_h2_options();
+    options.max_concurrent_streams(limits.streams);
+    // As many as may be open at once may also be given up at once.
+    options.max_pending_accept_reset_streams(limits.streams as usize);
+    options.max_send_buffer_size(SEND_BUFFER);
+    options
+}
+
+fn told(listener: &Listener, limit: OverLimit, client: Option<IpAddr>) {
+    if let Some(client) = client {
+        listener.meter.over_limit(limit, client);
     }
+}
+
+/// Whether the `h2` crate has ended the connection since it went over one of the crate's own bounds.
+fn is_excess(error: &pingora_core::Error) -> bool {
+    let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_library() && cause.reason() == Some(Reason::ENHANCE_YOUR_CALM))
 }
 
 /// How many streams of a connection are served.
@@ -88,13 +147,19 @@ impl Streams {
         Open(streams.clone())
     }
 
-    /// Returns when there was none for so long.
-    async fn idle_for(&self, time: Duration) {
-        // None is added while this is polled: whoever accepts one begins anew.
-        while self.open.load(Ordering::Relaxed) > 0 {
-            self.none.notified().await;
+    /// Returns when there was none for so long, and the client took nothing more of the answers that were there.
+    async fn idle_for(&self, time: Duration, frames: &Frames) {
+        loop {
+            // None is added while this is polled: whoever accepts one begins anew.
+            while self.open.load(Ordering::Relaxed) > 0 {
+                self.none.notified().await;
+            }
+            let answered = frames.answered();
+            sleep(time).await;
+            if frames.answered() == answered {
+                return;
+            }
         }
-        sleep(time).await;
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod client_hello;
 mod ffi;
+mod frames;
 mod handshake;
 mod http2;
 mod name;

@@ -1,11 +1,13 @@
 //! Counts the connections of one listener and their TLS handshakes.
 
+use std::net::IpAddr;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::metrics::{counters, gauges};
-use super::names;
+use super::{due, names};
 use crate::diagnose::Cause;
 
 /// The families that tell of listeners.
@@ -17,6 +19,7 @@ pub(super) struct ListenerMetrics {
     sent: IntCounterVec,
     handshakes: IntCounterVec,
     failures: IntCounterVec,
+    over_limit: IntCounterVec,
 }
 
 impl ListenerMetrics {
@@ -29,6 +32,7 @@ impl ListenerMetrics {
             sent: counters(registry, names::TCP_SENT, &["listener"]),
             handshakes: counters(registry, names::LISTENER_HANDSHAKES, &["listener", "resumed"]),
             failures: counters(registry, names::LISTENER_HANDSHAKE_FAILURES, &["listener", "reason"]),
+            over_limit: counters(registry, names::LISTENER_OVER_LIMIT, &["listener", "reason"]),
         }
     }
 
@@ -45,6 +49,8 @@ impl ListenerMetrics {
             resumed: [const { OnceLock::new() }; 2],
             failures: self.failures.clone(),
             failed: [const { OnceLock::new() }; HandshakeFailure::ALL.len()],
+            over_limit: self.over_limit.clone(),
+            warned: AtomicU64::new(0),
         }
     }
 }
@@ -63,6 +69,9 @@ pub struct ListenerMeter {
     resumed: [OnceLock<IntCounter>; 2],
     failures: IntCounterVec,
     failed: [OnceLock<IntCounter>; HandshakeFailure::ALL.len()],
+    over_limit: IntCounterVec,
+    /// When a client over a limit was last told of in the log.
+    warned: AtomicU64,
 }
 
 impl ListenerMeter {
@@ -100,6 +109,71 @@ impl ListenerMeter {
     pub fn handshake_failed(&self, reason: HandshakeFailure) {
         let make = || self.failures.with_label_values(&[self.name.as_str(), reason.code()]);
         self.failed[reason as usize].get_or_init(make).inc();
+    }
+
+    /// Whether something of its clients or their upstream may be told in the log: once a second at most.
+    pub fn may_warn(&self) -> bool {
+        due(&self.warned)
+    }
+
+    /// A client went over a limit and was refused or cut: counted, and told in the log once a second at most.
+    pub fn over_limit(&self, limit: OverLimit, client: IpAddr) {
+        self.over_limit.with_label_values(&[self.name.as_str(), limit.code()]).inc();
+        if self.may_warn() {
+            log::warn!("listener `{}`, {client}: {}: {}", self.name, limit.code(), limit.words());
+        }
+    }
+}
+
+/// Which limit a client went over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverLimit {
+    /// `max_connections_per_client`.
+    ConnectionsPerClient,
+    /// `limits.http2.resets`.
+    Http2Resets,
+    /// `limits.http2.control_frames`.
+    Http2ControlFrames,
+    /// Requests that are not legal HTTP/2.
+    Http2Malformed,
+    /// What the `h2` crate bounds by itself.
+    Http2Excess,
+    /// `udp.max_sessions`.
+    UdpSessions,
+}
+
+impl OverLimit {
+    /// As it stands in the metric.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::ConnectionsPerClient => "connections_per_client",
+            Self::Http2Resets => "http2_resets",
+            Self::Http2ControlFrames => "http2_control_frames",
+            Self::Http2Malformed => "http2_malformed",
+            Self::Http2Excess => "http2_excess",
+            Self::UdpSessions => "udp_sessions",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::ConnectionsPerClient => {
+                "a connection more than `max_connections_per_client` allows is closed"
+            }
+            Self::Http2Resets => {
+                "more streams reset in a second than `limits: { http2: { resets } }` allows: the connection is closed"
+            }
+            Self::Http2ControlFrames => {
+                "more frames that ask for nothing in a second than `limits: { http2: { control_frames } }` allows: \
+                 the connection is closed"
+            }
+            Self::UdpSessions => "a client more than `udp: { max_sessions }` allows is not served",
+            Self::Http2Malformed => "too many requests that are not legal: the connection is closed",
+            Self::Http2Excess => {
+                "header blocks without an end, streams reset before they are served, or DATA in tiny pieces: the \
+                 connection is closed"
+            }
+        }
     }
 }
 

@@ -47,6 +47,11 @@ pub const LISTENER_HANDSHAKE_FAILURES: Metric = (
     "vestibule_listener_tls_handshake_failures_total",
     "TLS handshakes with clients that failed, by the reason.",
 );
+/// Labels `listener`, `reason`.
+pub const LISTENER_OVER_LIMIT: Metric = (
+    "vestibule_listener_over_limit_total",
+    "Connections of clients that were refused or cut since they went over a limit, by the limit.",
+);
 /// Labels `trigger`, `result`.
 pub const RELOADS: Metric = (
     "vestibule_config_reloads_total",

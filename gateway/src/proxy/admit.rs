@@ -27,7 +27,7 @@ pub enum Next {
     Answered,
 }
 
-/// How long a client may keep the gateway waiting within a request or an answer.
+/// How long a client may keep the gateway waiting within a request.
 const CLIENT_STALL: Duration = Duration::from_secs(60);
 /// How long the rest of a request's body may take when its answer is complete already.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
     let keepalive = client.listener.kept_seconds().filter(|_| !terms.are_over());
     session.set_keepalive(keepalive);
     session.set_read_timeout(Some(CLIENT_STALL));
-    session.set_write_timeout(Some(CLIENT_STALL));
+    session.set_write_timeout(Some(client.listener.limits.send_idle));
     session.set_total_drain_timeout(Some(DRAIN));
 
     if terms.refuse() {

@@ -1,8 +1,7 @@
 //! One try at an upstream: where it goes, as whom, what came of it, and whether there is another.
 
 use std::sync::Arc;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use super::admit::{deadline, host_name};
 use super::ctx::{Ctx, Progress};
 use super::tally;
 use crate::diagnose::{self, Cause, Failure};
+use crate::observe::due;
 use crate::snapshot::{Host, Sni, Target};
 use crate::upstream::peer::{Limits, Wanted, peer};
 use crate::upstream::{Lease, Origin, Protocol, TlsPolicy, Unserved, misplaced, unserved};
@@ -356,14 +356,6 @@ pub fn warn(ctx: &mut Ctx, failure: &Failure) {
         failure.cause.remedy(),
         ctx.request_id.as_str(),
     );
-}
-
-/// Whether a second has gone by since this last said yes.
-pub fn due(last: &AtomicU64) -> bool {
-    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // Counted from 1, so that 0 is "never".
-    let now = BEGIN.elapsed().as_secs() + 1;
-    last.swap(now, Ordering::Relaxed) != now
 }
 
 /// Whether an error of the engine is the end of a client, not of an upstream.

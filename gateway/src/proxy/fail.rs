@@ -75,7 +75,7 @@ pub fn note_refused(refusal: &Refusal, ctx: &mut Ctx) {
     static TOLD: AtomicU64 = AtomicU64::new(0);
     let cause = of_plugin(refusal.why);
     ctx.cause = Some(cause);
-    let level = if attempt::due(&TOLD) { log::Level::Warn } else { log::Level::Debug };
+    let level = if crate::observe::due(&TOLD) { log::Level::Warn } else { log::Level::Debug };
     let route = ctx.route().map_or("", |route| &route.name);
     let (code, detail, id) = (cause.code(), &refusal.detail, ctx.request_id.as_str());
     log::log!(level, "route `{route}`: {code}: {detail}\n  request {id}");

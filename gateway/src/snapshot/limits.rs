@@ -1,5 +1,7 @@
 //! From a listener's `limits:` to what its clients may ask.
 
+use std::time::Duration;
+
 use vestibule_plugins::{Path, Problem};
 
 use crate::config::{Http2LimitsConfig, LimitsConfig, ListenerConfig};
@@ -7,6 +9,8 @@ use crate::config::{Http2LimitsConfig, LimitsConfig, ListenerConfig};
 /// What a client may ask of a listener that speaks HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// How long it may take nothing of an answer that waits for it.
+    pub send_idle: Duration,
     /// Of a connection of HTTP/2.
     pub http2: Http2Limits,
 }
@@ -16,6 +20,10 @@ pub struct Limits {
 pub struct Http2Limits {
     /// Requests open at once.
     pub streams: u32,
+    /// Streams reset in a second.
+    pub resets: u32,
+    /// Frames in a second that ask for nothing.
+    pub control_frames: u32,
 }
 
 /// Compiles the `limits` of the listener that stands at `at`; where a listener speaks no such thing, what is given for it
@@ -37,6 +45,12 @@ pub fn compile(listener: &ListenerConfig, at: &Path, problems: &mut Vec<Problem>
                 .hint("clients choose HTTP/2 in the TLS handshake: add `tls`, or remove `http2`"),
         );
     }
-    let Http2LimitsConfig { streams } = limits.http2.clone().unwrap_or_default();
-    Limits { http2: Http2Limits { streams } }
+    if limits.send_idle.is_zero() {
+        problems.push(
+            Problem::new(at.key("send_idle"), "`0s` lets a client keep an answer waiting for ever")
+                .hint("write how long it may, such as `60s`"),
+        );
+    }
+    let Http2LimitsConfig { streams, resets, control_frames } = limits.http2.clone().unwrap_or_default();
+    Limits { send_idle: limits.send_idle, http2: Http2Limits { streams, resets, control_frames } }
 }

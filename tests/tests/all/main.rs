@@ -9,6 +9,7 @@ mod docs;
 mod doctor;
 mod downstream;
 mod drain;
+mod edge;
 mod example;
 mod examples;
 mod explain;

@@ -24,7 +24,10 @@ pub const KEYS: &[&str] = &[
     "admin.token_file",
     "listeners.address",
     "listeners.keepalive.idle_timeout",
+    "listeners.limits.http2.control_frames",
+    "listeners.limits.http2.resets",
     "listeners.limits.http2.streams",
+    "listeners.limits.send_idle",
     "listeners.max_connections",
     "listeners.proxy_protocol.from",
     "listeners.tcp.by_sni",
@@ -186,6 +189,43 @@ fn limits_of_http2_are_what_clients_are_told() {
     };
     assert_eq!(told(""), Some(100));
     assert_eq!(told("limits: { http2: { streams: 7 } }"), Some(7));
+}
+
+#[test]
+fn limits_of_http2_are_what_ends_a_connection() {
+    let ends = |keys: &str, attack: &[u8]| {
+        let (_gateway, port, _certs) = http2_gateway(keys);
+        let mut client = frames::Client::tls(port, &[]);
+        client.send(attack).unwrap();
+        let ping = frames::frame(frames::PING, 0, 0, b"the last");
+        let _ = client.send(&ping);
+        let last = |frame: &frames::Frame| frame.kind == frames::GOAWAY || frame.payload == b"the last";
+        client.wait_for(last).unwrap().kind == frames::GOAWAY
+    };
+    let reset = |stream| {
+        let open = frames::frame(frames::HEADERS, frames::END_HEADERS, stream, &frames::get());
+        [open, frames::frame(frames::RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+    };
+    let resets: Vec<u8> = (0..20).flat_map(|n| reset(2 * n + 1)).collect();
+    let pings: Vec<u8> = (0..20).flat_map(|_| frames::frame(frames::PING, 0, 0, &[0; 8])).collect();
+    assert!(ends("limits: { http2: { resets: 10 } }", &resets));
+    assert!(!ends("limits: { http2: { resets: 30 } }", &resets));
+    assert!(ends("limits: { http2: { control_frames: 10 } }", &pings));
+    assert!(!ends("limits: { http2: { control_frames: 30 } }", &pings));
+}
+
+#[test]
+fn send_idle_is_how_long_an_answer_waits_for_a_client() {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    let resets = |limit: &str, within: Duration| {
+        let (_gateway, port, _certs) = http2_gateway(&format!("limits: {{ send_idle: {limit} }}"));
+        let mut client = frames::Client::tls(port, &[(INITIAL_WINDOW_SIZE, 0)]);
+        client.socket().set_read_timeout(Some(within)).unwrap();
+        client.send(&frames::frame(frames::HEADERS, 5, 1, &frames::get())).unwrap();
+        client.wait_for(|frame| frame.kind == frames::RST_STREAM).is_ok()
+    };
+    assert!(resets("200ms", PATIENCE));
+    assert!(!resets("1m", Duration::from_secs(1)));
 }
 
 #[test]
