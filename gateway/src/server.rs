@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora_core::apps::ServerApp;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use vestibule_plugins::{Path, Problem};
@@ -73,8 +73,14 @@ impl Serving {
         let requests = proxy.requests();
         let engine = Arc::new(engine(proxy, &first.server, workshop.policies.clone()));
         let (holder, open) = mpsc::channel(1);
-        let services =
-            Services { engine: engine.clone(), log: log.clone(), live: live.clone(), open: holder };
+        let services = Services {
+            engine: engine.clone(),
+            log: log.clone(),
+            live: live.clone(),
+            crowd: Arc::default(),
+            room: Arc::new(Semaphore::new(first.server.max_connections as usize)),
+            open: holder,
+        };
         Self {
             live,
             engine,
@@ -279,10 +285,11 @@ fn policy_keys(in_force: &InForce) -> HashSet<u64> {
 
 /// What cannot change while the process runs, and yet differs.
 pub fn fixed(running: &Server, next: &Server) -> Vec<Problem> {
-    let Server { threads, drain_timeout, upstream_pool_size } = running;
+    let Server { threads, drain_timeout, max_connections, upstream_pool_size } = running;
     let keys = [
         ("threads", threads.to_string(), next.threads.to_string()),
         ("drain_timeout", format!("{drain_timeout:?}"), format!("{:?}", next.drain_timeout)),
+        ("max_connections", max_connections.to_string(), next.max_connections.to_string()),
         ("upstream_pool_size", upstream_pool_size.to_string(), next.upstream_pool_size.to_string()),
     ];
     let differ = keys.into_iter().filter(|(_, running, next)| running != next);

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +39,10 @@ pub struct ListenerConfig {
     /// What one client may ask. Each limit is finite by default.
     #[serde(default, deserialize_with = "scalar::given")]
     pub limits: Option<LimitsConfig>,
+    /// The same of one client, by its address; one more is closed at once. Default: `max_connections`, since those behind
+    /// one proxy have one address.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub max_connections_per_client: Option<NonZeroUsize>,
     /// How long a client may stay idle. Default 60s.
     #[serde(default = "a_minute_idle")]
     pub keepalive: KeepaliveConfig,

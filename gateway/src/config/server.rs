@@ -19,6 +19,11 @@ pub struct ServerConfig {
     #[serde(deserialize_with = "scalar::duration")]
     #[schemars(with = "scalar::DurationText")]
     pub drain_timeout: Duration,
+    /// Connections of clients open at once, at all listeners together; one more waits in the kernel's queue. Default
+    /// 20000: two listeners' own.
+    #[serde(deserialize_with = "connections")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_connections: u32,
     /// How many idle upstream connections are kept, in all. Default 512.
     pub upstream_pool_size: NonZeroUsize,
 }
@@ -26,8 +31,17 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         const POOL: NonZeroUsize = NonZeroUsize::new(512).unwrap();
-        Self { threads: Threads::Auto, drain_timeout: Duration::from_secs(30), upstream_pool_size: POOL }
+        Self {
+            threads: Threads::Auto,
+            drain_timeout: Duration::from_secs(30),
+            max_connections: 20_000,
+            upstream_pool_size: POOL,
+        }
     }
+}
+
+fn connections<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    scalar::whole_number(from, 1, 100_000_000)
 }
 
 /// `auto`, or a number from 1.

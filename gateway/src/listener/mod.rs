@@ -2,6 +2,7 @@
 //! its listener speaks.
 
 pub mod client_hello;
+pub mod crowd;
 mod ffi;
 mod frames;
 mod handshake;
@@ -29,7 +30,7 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{ALPN, GetProxyDigest, IO, Ssl};
 use pingora_http::ResponseHeader;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 pub use name::ListenerIds;
 pub use opening::Proxies;
@@ -39,12 +40,12 @@ pub use stream::Heads;
 pub use terms::{AllTerms, ClientTerms, OpeningTerms, Spoken, Terms, TermsKey};
 pub use tls::{Certificate, ClientCheck, acceptor};
 
+use self::crowd::Crowd;
 use self::opening::Opening;
 use self::tcp::Passage;
 use crate::diagnose::{Cause, Failure};
 use crate::engine::Engine;
-use crate::observe::{AccessLog, HandshakeFailure, Line, access_log};
-use crate::proxy::attempt::due;
+use crate::observe::{AccessLog, HandshakeFailure, Line, OverLimit, access_log, due};
 use crate::proxy::ctx::{Client, RequestId};
 use crate::snapshot::live::Live;
 use crate::snapshot::{Listener, PassThrough, Protocol};
@@ -99,6 +100,10 @@ pub struct Services {
     /// What is in force.
     pub live: Arc<Live>,
     /// Each connection holds a clone for as long as it lives, so that a stop can wait for the last one.
+    /// Who has how many connections.
+    pub crowd: Arc<Crowd>,
+    /// Room for connections at all listeners together.
+    pub room: Arc<Semaphore>,
     pub open: mpsc::Sender<()>,
 }
 
@@ -107,6 +112,10 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
     let Ok(mut opening) = Opening::new(stream) else { return };
     let announced = opening.announce(&listener).await;
     let ip = opening.client();
+    let limit = listener.max_connections_per_client;
+    let Some(_guest) = services.crowd.enter(listener.id, ip, limit) else {
+        return listener.meter.over_limit(OverLimit::ConnectionsPerClient, ip);
+    };
     let ip_text =
         HeaderValue::from_str(&ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
     let client = Client {

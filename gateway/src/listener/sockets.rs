@@ -270,6 +270,12 @@ impl Accepting {
     }
 
     fn look_up(&mut self, services: &Services) {
+            // The same for all listeners together: whoever waits first, has room first.
+            tokio::select! {
+                biased;
+                () = closed(&mut closing) => break,
+                room = services.room.acquire() => drop(room),
+            }
         if let Some(listener) = self.place.listener(&services.live.pin()) {
             self.listener = listener.clone();
         }
@@ -289,3 +295,6 @@ impl Accepting {
 async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
+            && services.room.available_permits() > 0
+            // There was room just now; another listener may have taken it. The semaphore is never closed.
+            let _room = services.room.clone().acquire_owned().await;

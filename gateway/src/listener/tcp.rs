@@ -13,7 +13,7 @@ use super::{Services, refuse};
 use crate::diagnose::{Cause, Failure};
 use crate::observe::access_log::told;
 use crate::observe::{Line, ListenerMeter};
-use crate::proxy::attempt::due;
+use crate::observe::due;
 use crate::proxy::ctx::Client;
 use crate::snapshot::PassThrough;
 use crate::upstream::connect::{Socket, dial};

@@ -238,7 +238,9 @@ fn late(config: &Config) -> Vec<Path> {
     let server = root.key("server");
     let mut paths =
         vec![root.key("admin").key("address"), root.key("access_log").key("path"), root.key("upstreams")];
-    paths.extend(["threads", "drain_timeout", "upstream_pool_size"].map(|key| server.key(key)));
+    paths.extend(
+        ["threads", "drain_timeout", "max_connections", "upstream_pool_size"].map(|key| server.key(key)),
+    );
     paths.extend(config.listeners.keys().map(|name| root.key("listeners").key(name).key("address")));
     paths
 }
@@ -260,6 +262,7 @@ fn server(config: &Config) -> Server {
             Threads::Count(count) => count.get(),
         },
         drain_timeout: config.server.drain_timeout,
+        max_connections: config.server.max_connections,
         upstream_pool_size: config.server.upstream_pool_size,
     }
 }

@@ -73,6 +73,7 @@ impl Hall<'_> {
                 passes,
                 terms,
                 max_connections: config.max_connections,
+                max_connections_per_client: config.max_connections_per_client,
                 limits: limits::compile(config, &at, problems),
                 idle_timeout: config.keepalive.idle_timeout,
                 meter: self.metrics.listener(name),

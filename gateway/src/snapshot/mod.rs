@@ -94,6 +94,8 @@ pub struct Server {
     pub threads: usize,
     /// At stop: how long requests in flight may go on.
     pub drain_timeout: Duration,
+    /// Connections of clients open at once, at all listeners together.
+    pub max_connections: u32,
     /// Idle upstream connections kept, in all.
     pub upstream_pool_size: NonZeroUsize,
 }
@@ -116,6 +118,8 @@ pub struct Listener {
     pub terms: Vec<Arc<Terms>>,
     /// Connections open at once.
     pub max_connections: usize,
+    /// Those of one client; `None` where it may have all.
+    pub max_connections_per_client: Option<NonZeroUsize>,
     /// What one client may ask.
     pub limits: Limits,
     /// How long a connection without a request is kept.

@@ -1,5 +1,6 @@
 //! What clients may do to the gateway: floods, clients that do not read, too many of them.
 
+mod connections;
 mod floods;
 mod preface;
 

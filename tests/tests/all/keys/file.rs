@@ -29,6 +29,7 @@ pub const KEYS: &[&str] = &[
     "listeners.limits.http2.streams",
     "listeners.limits.send_idle",
     "listeners.max_connections",
+    "listeners.max_connections_per_client",
     "listeners.proxy_protocol.from",
     "listeners.tcp.by_sni",
     "listeners.tcp.idle_timeout",
@@ -42,6 +43,7 @@ pub const KEYS: &[&str] = &[
     "listeners.tls.min_version",
     "plugins",
     "server.drain_timeout",
+    "server.max_connections",
     "server.threads",
     "server.upstream_pool_size",
     "version",
@@ -226,6 +228,40 @@ fn send_idle_is_how_long_an_answer_waits_for_a_client() {
     };
     assert!(resets("200ms", PATIENCE));
     assert!(!resets("1m", Duration::from_secs(1)));
+}
+
+#[test]
+fn max_connections_of_the_server_are_those_of_all_listeners() {
+    let waits = |limit: u32, how_long: Duration| {
+        let other = ports::free();
+        let (_gateway, port) = gateway(
+            &format!("}}, other: {{ address: \"127.0.0.1:{other}\""),
+            &format!("server: {{ max_connections: {limit} }}"),
+        );
+        let mut first = Client::plain(port);
+        first.get("a.test", "/");
+        let mut second = connected(other);
+        second.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+        let waits = is_silent(&second, how_long);
+        drop(first);
+        assert!(!is_silent(&second, PATIENCE), "it is never served");
+        waits
+    };
+    assert!(waits(1, Duration::from_millis(300)));
+    assert!(!waits(2, PATIENCE));
+}
+
+#[test]
+fn max_connections_per_client_is_how_many_one_may_have() {
+    let served = |limit: u32| {
+        let (_gateway, port) = gateway(&format!("max_connections_per_client: {limit}"), "");
+        let mut first = Client::plain(port);
+        first.get("a.test", "/");
+        let mut second = connected(port);
+        let _ = second.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        crate::raw::head(&mut second).is_ok()
+    };
+    assert_eq!((served(1), served(2)), (false, true));
 }
 
 #[test]
