@@ -218,5 +218,6 @@ fn of_reload_by(line: &str, trigger: &str) -> Option<String> {
 
 fn access_line(line: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(line).ok()?;
-    value.get("request_id").is_some().then_some(value)
+    // Of a request, and of what passes at layer 4.
+    value.get("bytes_in").is_some().then_some(value)
 }

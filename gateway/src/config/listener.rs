@@ -32,17 +32,20 @@ pub struct ListenerConfig {
     /// Connections come by a proxy that tells whose they are, by the PROXY protocol version 1 or 2. Default false.
     #[serde(default)]
     pub proxy_protocol: ProxyProtocolConfig,
+    /// Datagrams pass through untouched. Excludes `tls` and `tcp`, and routes do not apply.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub udp: Option<UdpConfig>,
     /// Connections open at once; one more waits in the kernel's queue. Default 10000.
     #[serde(default = "ten_thousand", deserialize_with = "scalar::from_one")]
     #[schemars(range(min = 1))]
     pub max_connections: usize,
-    /// What one client may ask. Each limit is finite by default.
-    #[serde(default, deserialize_with = "scalar::given")]
-    pub limits: Option<LimitsConfig>,
     /// The same of one client, by its address; one more is closed at once. Default: `max_connections`, since those behind
     /// one proxy have one address.
     #[serde(default, deserialize_with = "scalar::given")]
     pub max_connections_per_client: Option<NonZeroUsize>,
+    /// What one client may ask. Each limit is finite by default.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub limits: Option<LimitsConfig>,
     /// How long a client may stay idle. Default 60s.
     #[serde(default = "a_minute_idle")]
     pub keepalive: KeepaliveConfig,
@@ -179,7 +182,7 @@ fn yes() -> bool {
 impl ListenerConfig {
     /// Whether routes apply to it.
     pub fn serves_http(&self) -> bool {
-        self.tls.is_some() || self.tcp.is_none()
+        self.tls.is_some() || (self.tcp.is_none() && self.udp.is_none())
     }
 }
 
@@ -310,6 +313,26 @@ impl<'de> Deserialize<'de> for ProxyVersionConfig {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         scalar::word(from)
     }
+}
+
+/// Datagrams passed through to an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UdpConfig {
+    /// The upstream's name. Its `tls` and `protocol` do not apply.
+    pub upstream: String,
+    /// No datagram either way for so long ends a client's session. Default 30s.
+    #[serde(default = "half_a_minute", deserialize_with = "scalar::duration")]
+    #[schemars(with = "scalar::DurationText")]
+    pub idle_timeout: Duration,
+    /// Sessions at once; what one more client sends is dropped. Default 10000.
+    #[serde(default = "ten_thousand", deserialize_with = "scalar::from_one")]
+    #[schemars(range(min = 1))]
+    pub max_sessions: usize,
+}
+
+fn half_a_minute() -> Duration {
+    Duration::from_secs(30)
 }
 
 fn ten_minutes() -> Duration {

@@ -33,7 +33,7 @@ pub use limits::{Http2LimitsConfig, LimitsConfig};
 pub use listener::{
     Block, DownstreamClientCertificateConfig, DownstreamTlsConfig, KeepaliveConfig, KeyPairConfig,
     ListenerConfig, ProxiesConfig, ProxyProtocolConfig, ProxyVersionConfig, SniClientCertificateConfig,
-    SniPolicyConfig, TcpConfig,
+    SniPolicyConfig, TcpConfig, UdpConfig,
 };
 pub use load::{Loaded, list, load, parse};
 pub use plugin::PluginConfig;

@@ -211,6 +211,10 @@ fn named(name: &str, address: Option<&Address<'_>>, snapshot: &Snapshot) -> Resu
         });
     };
     match &listener.protocol {
+        Protocol::Udp { .. } => Err(Problem::new(
+            at,
+            format!("the listener `{name}` passes datagrams through, so no route applies to it"),
+        )),
         Protocol::Tcp(pass) => Err(Problem::new(
             at,
             format!("the listener `{name}` passes bytes through, so no route applies to it"),
@@ -262,7 +266,10 @@ fn chosen(address: &Address<'_>, snapshot: &Snapshot) -> Result<Arc<Listener>, P
 }
 
 fn serving(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Listener>> {
-    snapshot.listeners.iter().filter(|listener| !matches!(listener.protocol, Protocol::Tcp(_)))
+    snapshot
+        .listeners
+        .iter()
+        .filter(|listener| matches!(listener.protocol, Protocol::Http | Protocol::Https(_)))
 }
 
 fn listed<'a>(listeners: impl Iterator<Item = &'a Arc<Listener>>) -> String {

@@ -18,6 +18,7 @@ mod stream;
 mod tcp;
 mod terms;
 mod tls;
+mod udp;
 
 use std::fmt;
 use std::sync::Arc;
@@ -59,7 +60,7 @@ impl Listener {
     pub fn scheme(&self) -> &'static str {
         match self.protocol {
             Protocol::Https(_) => "https",
-            Protocol::Http | Protocol::Tcp(_) => "http",
+            Protocol::Http | Protocol::Tcp(_) | Protocol::Udp { .. } => "http",
         }
     }
 
@@ -72,7 +73,7 @@ impl Listener {
     pub fn pass_through(&self) -> Option<&PassThrough> {
         match &self.protocol {
             Protocol::Tcp(pass) => Some(pass),
-            Protocol::Http | Protocol::Https(_) => self.passes.as_ref(),
+            Protocol::Http | Protocol::Https(_) | Protocol::Udp { .. } => self.passes.as_ref(),
         }
     }
 
@@ -99,11 +100,11 @@ pub struct Services {
     pub log: Arc<AccessLog>,
     /// What is in force.
     pub live: Arc<Live>,
-    /// Each connection holds a clone for as long as it lives, so that a stop can wait for the last one.
     /// Who has how many connections.
     pub crowd: Arc<Crowd>,
     /// Room for connections at all listeners together.
     pub room: Arc<Semaphore>,
+    /// Each connection holds a clone for as long as it lives, so that a stop can wait for the last one.
     pub open: mpsc::Sender<()>,
 }
 
@@ -132,7 +133,7 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
     // Each in a box of its own: a connection that passes through is to be no larger than it needs.
     match &listener.protocol {
         Protocol::Tcp(pass) => Box::pin(tcp::serve(opening, pass, &client, &services)).await,
-        Protocol::Http | Protocol::Https(_) => Box::pin(serve_http(opening, client, &services)).await,
+        Protocol::Http | Protocol::Https(_) | Protocol::Udp { .. } => Box::pin(serve_http(opening, client, &services)).await,
     }
 }
 
@@ -151,7 +152,8 @@ async fn serve_http(mut opening: Opening, mut client: Client, services: &Service
     let peer = opening.peer();
     let mut stream = opening.into_engine();
     match &listener.protocol {
-        Protocol::Tcp(_) => {}
+        // The one is served elsewhere, the other's socket accepts no connection.
+        Protocol::Tcp(_) | Protocol::Udp { .. } => {}
         Protocol::Http => {
             let client = Arc::new(client);
             if let Some(mark) = mark(&client) {

@@ -16,8 +16,9 @@ use tokio::time::sleep;
 use vestibule_plugins::{Path, Problem};
 
 use super::terms::covers;
+use super::udp::{self, Forwarding};
 use super::{Services, serve};
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{Listener, Protocol, Snapshot};
 
 /// Connections that the kernel keeps for us until they are accepted; it has a limit of its own, by default the same.
 const BACKLOG: u32 = 4096;
@@ -29,20 +30,23 @@ const REST: Duration = Duration::from_millis(100);
 pub enum Place {
     /// Its address: which listener has it may change.
     At(SocketAddr),
+    /// The same of UDP, whose ports are others than those of TCP.
+    UdpAt(SocketAddr),
     /// Its listener, where the system chose the port.
     Of(String, IpAddr),
 }
 
 impl Place {
     fn of(listener: &Listener) -> Self {
-        match listener.address.port() {
-            0 => Self::Of(listener.name.clone(), listener.address.ip()),
+        match (listener.address.port(), &listener.protocol) {
+            (0, _) => Self::Of(listener.name.clone(), listener.address.ip()),
+            (_, Protocol::Udp { .. }) => Self::UdpAt(listener.address),
             _ => Self::At(listener.address),
         }
     }
 
     /// The listener that has this place in a snapshot.
-    fn listener<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Listener>> {
+    pub(super) fn listener<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Listener>> {
         snapshot.listeners.iter().find(|listener| Self::of(listener) == *self)
     }
 }
@@ -61,11 +65,17 @@ struct Held {
 
 /// Sockets that are bound for a snapshot that is not in force yet. Nobody can connect to them as yet.
 #[derive(Default)]
-pub struct Bound(Vec<(Place, Arc<Listener>, TcpSocket)>);
+pub struct Bound(Vec<(Place, Arc<Listener>, Socket<TcpSocket>)>);
 
 /// The same, with clients waiting.
 #[derive(Default)]
-pub struct Listening(Vec<(Place, Arc<Listener>, TcpListener)>);
+pub struct Listening(Vec<(Place, Arc<Listener>, Socket<TcpListener>)>);
+
+/// A socket of either kind. One of UDP does not listen: what is sent to it waits in it.
+enum Socket<T> {
+    Tcp(T),
+    Udp(udp::Socket),
+}
 
 impl Sockets {
     /// Takes the addresses that the snapshot has and that are not held yet. Within a tokio runtime.
@@ -79,7 +89,11 @@ impl Sockets {
             if self.0.contains_key(&place) {
                 continue;
             }
-            match socket(listener.address) {
+            let socket = match listener.protocol {
+                Protocol::Udp { .. } => udp::bind(listener.address).map(Socket::Udp),
+                _ => socket(listener.address).map(Socket::Tcp),
+            };
+            match socket {
                 Ok(socket) => bound.push((place, listener.clone(), socket)),
                 Err(error) => failed.push(self.told(listener, &error)),
             }
@@ -105,14 +119,18 @@ impl Sockets {
         for (place, listener, socket) in new.0 {
             let (closing, closed) = watch::channel(false);
             let room = Arc::new(Room::default());
-            let accepting = Accepting {
-                place: place.clone(),
-                socket,
-                room: room.clone(),
-                closing: closed,
-                listener: listener.clone(),
+            let (place_of, listener_of) = (place.clone(), listener.clone());
+            let accepting = match socket {
+                Socket::Tcp(socket) => {
+                    let (place, listener, room) = (place_of, listener_of, room.clone());
+                    let accepting = Accepting { place, socket, room, closing: closed, listener };
+                    tokio::spawn(accepting.run(services.clone()))
+                }
+                Socket::Udp(socket) => {
+                    let (forwarding, over) = Forwarding::new(place_of, socket, closed, listener_of);
+                    tokio::spawn(forwarding.run(over, services.clone()))
+                }
             };
-            let accepting = tokio::spawn(accepting.run(services.clone()));
             self.0.insert(place, Held { listener, room, closing, accepting });
         }
         for accepting in gone {
@@ -131,7 +149,11 @@ impl Sockets {
     fn told(&self, listener: &Listener, error: &io::Error) -> Problem {
         let at = Path::root().key("listeners").key(&listener.name).key("address");
         let problem = not_bound(&format!("listener `{}`", listener.name), listener.address, error, at);
-        match self.0.values().find(|held| covers(held.listener.address, listener.address)) {
+        let is_udp = |listener: &Listener| matches!(listener.protocol, Protocol::Udp { .. });
+        let takes = |held: &&Held| {
+            covers(held.listener.address, listener.address) && is_udp(&held.listener) == is_udp(listener)
+        };
+        match self.0.values().find(takes) {
             Some(held) => problem.hint(format!(
                 "the listener `{}` of the running configuration holds {}, which takes the same connections: go by way \
                  of another port, or restart the gateway",
@@ -150,7 +172,11 @@ impl Bound {
     pub fn listen(self) -> Result<Listening, Vec<Problem>> {
         let (mut listening, mut failed) = (Vec::new(), Vec::new());
         for (place, listener, socket) in self.0 {
-            match listen(socket) {
+            let socket = match socket {
+                Socket::Tcp(socket) => listen(socket).map(Socket::Tcp),
+                Socket::Udp(socket) => Ok(Socket::Udp(socket)),
+            };
+            match socket {
                 Ok(socket) => listening.push((place, listener, socket)),
                 Err(error) => failed.push(Sockets::default().told(&listener, &error)),
             }
@@ -244,6 +270,12 @@ impl Accepting {
                     () = self.room.changed.notified() => continue,
                 }
             }
+            // The same for all listeners together: whoever waits first, has room first.
+            tokio::select! {
+                biased;
+                () = closed(&mut closing) => break,
+                room = services.room.acquire() => drop(room),
+            }
             tokio::select! {
                 biased;
                 () = closed(&mut closing) => break,
@@ -263,6 +295,7 @@ impl Accepting {
         }
         // Clients that the kernel has let in already would else be cut off.
         while !self.room.is_full(&self.listener)
+            && services.room.available_permits() > 0
             && let Some(Ok((stream, _))) = self.socket.accept().now_or_never()
         {
             self.serve(stream, &services);
@@ -270,12 +303,6 @@ impl Accepting {
     }
 
     fn look_up(&mut self, services: &Services) {
-            // The same for all listeners together: whoever waits first, has room first.
-            tokio::select! {
-                biased;
-                () = closed(&mut closing) => break,
-                room = services.room.acquire() => drop(room),
-            }
         if let Some(listener) = self.place.listener(&services.live.pin()) {
             self.listener = listener.clone();
         }
@@ -284,6 +311,8 @@ impl Accepting {
     fn serve(&self, stream: tokio::net::TcpStream, services: &Services) {
         let (listener, services, seat) = (self.listener.clone(), services.clone(), self.room.enter());
         tokio::spawn(async move {
+            // There was room just now; another listener may have taken it. The semaphore is never closed.
+            let _room = services.room.clone().acquire_owned().await;
             let _open = listener.meter.enter();
             serve(stream, listener.clone(), services).await;
             drop(seat);
@@ -292,9 +321,6 @@ impl Accepting {
 }
 
 /// Returns when the socket is to be let go of.
-async fn closed(closing: &mut watch::Receiver<bool>) {
+pub(super) async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
-            && services.room.available_permits() > 0
-            // There was room just now; another listener may have taken it. The semaphore is never closed.
-            let _room = services.room.clone().acquire_owned().await;

@@ -53,6 +53,8 @@ pub enum Spoken {
     },
     /// Bytes are passed through.
     Tcp,
+    /// Datagrams are.
+    Udp,
 }
 
 /// Which client certificates are accepted.
@@ -68,14 +70,14 @@ impl TermsKey {
     fn clients(&self) -> Option<&ClientTerms> {
         match &self.spoken {
             Spoken::Https { clients, .. } => clients.as_ref(),
-            Spoken::Http | Spoken::Tcp => None,
+            Spoken::Http | Spoken::Tcp | Spoken::Udp => None,
         }
     }
 
     fn names(&self) -> Option<&HostPattern> {
         match &self.spoken {
             Spoken::Https { names, .. } => names.as_ref(),
-            Spoken::Http | Spoken::Tcp => None,
+            Spoken::Http | Spoken::Tcp | Spoken::Udp => None,
         }
     }
 }

@@ -49,7 +49,7 @@ impl ListenerMetrics {
             resumed: [const { OnceLock::new() }; 2],
             failures: self.failures.clone(),
             failed: [const { OnceLock::new() }; HandshakeFailure::ALL.len()],
-            over_limit: self.over_limit.clone(),
+            over_limit: OverLimit::ALL.map(|it| self.over_limit.with_label_values(&[name, it.code()])),
             warned: AtomicU64::new(0),
         }
     }
@@ -69,7 +69,7 @@ pub struct ListenerMeter {
     resumed: [OnceLock<IntCounter>; 2],
     failures: IntCounterVec,
     failed: [OnceLock<IntCounter>; HandshakeFailure::ALL.len()],
-    over_limit: IntCounterVec,
+    over_limit: [IntCounter; OverLimit::ALL.len()],
     /// When a client over a limit was last told of in the log.
     warned: AtomicU64,
 }
@@ -118,7 +118,7 @@ impl ListenerMeter {
 
     /// A client went over a limit and was refused or cut: counted, and told in the log once a second at most.
     pub fn over_limit(&self, limit: OverLimit, client: IpAddr) {
-        self.over_limit.with_label_values(&[self.name.as_str(), limit.code()]).inc();
+        self.over_limit[limit as usize].inc();
         if self.may_warn() {
             log::warn!("listener `{}`, {client}: {}: {}", self.name, limit.code(), limit.words());
         }
@@ -143,6 +143,16 @@ pub enum OverLimit {
 }
 
 impl OverLimit {
+    /// Each of them.
+    pub const ALL: [Self; 6] = [
+        Self::ConnectionsPerClient,
+        Self::Http2Resets,
+        Self::Http2ControlFrames,
+        Self::Http2Malformed,
+        Self::Http2Excess,
+        Self::UdpSessions,
+    ];
+
     /// As it stands in the metric.
     pub fn code(self) -> &'static str {
         match self {

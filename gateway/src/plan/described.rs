@@ -76,7 +76,7 @@ impl Described {
         }
         let clients = snapshot.listeners.iter().filter_map(|listener| match &listener.protocol {
             Protocol::Https(https) => Some((listener.name.clone(), asked(&https.policies))),
-            Protocol::Http | Protocol::Tcp { .. } => None,
+            Protocol::Http | Protocol::Tcp { .. } | Protocol::Udp { .. } => None,
         });
         let answered = loaded.config.routes.iter().zip(&snapshot.routes);
         let bodies = answered.filter_map(|(config, route)| match &route.action {

@@ -78,6 +78,9 @@ fn what(listener: &ListenerConfig) -> String {
 }
 
 fn spoken(listener: &ListenerConfig) -> &'static str {
+    if listener.udp.is_some() {
+        return "udp";
+    }
     match (&listener.tcp, &listener.tls) {
         (Some(_), Some(_)) => "https and tcp",
         (Some(_), None) => "tcp",
@@ -151,6 +154,14 @@ fn effects(old: &ListenerConfig, new: &ListenerConfig) -> Vec<String> {
     let opens_otherwise = old.proxy_protocol != new.proxy_protocol || passed(old) != passed(new);
     if was == is && new.serves_http() && opens_otherwise {
         told.push(TERMS_OVER.to_owned());
+    }
+    if let (Some(before), Some(after)) = (&old.udp, &new.udp)
+        && before.upstream != after.upstream
+    {
+        told.push(format!(
+            "sessions of new clients go to upstream {}; those that there are stay with {}",
+            after.upstream, before.upstream
+        ));
     }
     if told.is_empty() {
         told.push("it holds for new connections".to_owned());

@@ -32,14 +32,21 @@ pub fn compile(listener: &ListenerConfig, at: &Path, problems: &mut Vec<Problem>
     let at = at.key("limits");
     let default = LimitsConfig::default();
     let given = listener.limits.as_ref();
-    if given.is_some() && !listener.serves_http() {
-        problems.push(
-            Problem::new(at.clone(), "a `tcp` listener passes bytes through, so no limit of HTTP applies")
-                .hint("its own limits are `max_connections` and `tcp: { idle_timeout }`"),
-        );
+    let passes_through = match listener {
+        ListenerConfig { udp: Some(_), .. } => {
+            Some(("udp", "datagrams", "`udp: { max_sessions, idle_timeout }`"))
+        }
+        ListenerConfig { tcp: Some(_), tls: None, .. } => {
+            Some(("tcp", "bytes", "`max_connections` and `tcp: { idle_timeout }`"))
+        }
+        _ => None,
+    };
+    if let (Some(_), Some((kind, what, own))) = (given, passes_through) {
+        let message = format!("a `{kind}` listener passes {what} through, so no limit of HTTP applies");
+        problems.push(Problem::new(at.clone(), message).hint(format!("its own limits are {own}")));
     }
     let limits = given.unwrap_or(&default);
-    if limits.http2.is_some() && listener.tls.is_none() && listener.tcp.is_none() {
+    if limits.http2.is_some() && listener.tls.is_none() && passes_through.is_none() {
         problems.push(
             Problem::new(at.key("http2"), "a listener without `tls` speaks no HTTP/2")
                 .hint("clients choose HTTP/2 in the TLS handshake: add `tls`, or remove `http2`"),

@@ -17,7 +17,7 @@ use super::kept::{HttpsDefinition, Kept};
 use super::{Https, Listener, PassThrough, Protocol, limits, routes};
 use crate::config::{
     Config, DownstreamClientCertificateConfig, DownstreamTlsConfig, ListenerConfig, ProxyProtocolConfig,
-    ProxyVersionConfig, SniClientCertificateConfig, TcpConfig, TlsVersion,
+    ProxyVersionConfig, SniClientCertificateConfig, TcpConfig, TlsVersion, UdpConfig,
 };
 use crate::listener::proxy_protocol::Version;
 use crate::listener::{
@@ -25,7 +25,7 @@ use crate::listener::{
 };
 use crate::observe::Metrics;
 use crate::route::{HostPattern, Names};
-use crate::upstream::Upstream;
+use crate::upstream::{Target, Upstream};
 
 /// What listeners are compiled with.
 pub struct Hall<'a> {
@@ -87,7 +87,8 @@ impl Hall<'_> {
     fn twin(&self, name: &str, config: &ListenerConfig, at: &Path) -> Option<Problem> {
         let before = self.config.listeners.iter().take_while(|(other, _)| *other != name);
         let same = |(_, other): &(&String, &ListenerConfig)| {
-            other.address == config.address && config.address.port() != 0
+            let both_udp = other.udp.is_some() == config.udp.is_some();
+            other.address == config.address && config.address.port() != 0 && both_udp
         };
         let (other, _) = before.into_iter().find(same)?;
         let message = format!("the listener `{other}` has the address `{}` already", config.address);
@@ -101,6 +102,9 @@ impl Hall<'_> {
         at: &Path,
         problems: &mut Vec<Problem>,
     ) -> Option<(Protocol, Option<PassThrough>)> {
+        if let Some(udp) = &listener.udp {
+            return self.udp(udp, listener, at, problems).map(|udp| (udp, None));
+        }
         let pass = listener.tcp.as_ref().map(|tcp| {
             if listener.tls.is_some() {
                 problems.extend(neither_alone(tcp, at));
@@ -185,6 +189,50 @@ impl Hall<'_> {
                 None
             }
         }
+    }
+
+    fn udp(
+        &self,
+        udp: &UdpConfig,
+        listener: &ListenerConfig,
+        at: &Path,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Protocol> {
+        let before = problems.len();
+        let announced = listener.proxy_protocol != ProxyProtocolConfig::No;
+        let others = [
+            ("tls", listener.tls.is_some()),
+            ("tcp", listener.tcp.is_some()),
+            ("proxy_protocol", announced),
+        ];
+        for (key, given) in others {
+            if given {
+                let message = format!("a `udp` listener passes datagrams through, so it has no `{key}`");
+                let hint =
+                    "a port of UDP and one of TCP may have the same number: give each a listener of its own";
+                problems.push(Problem::new(at.key(key), message).hint(hint));
+            }
+        }
+        let at = at.key("udp");
+        if udp.idle_timeout.is_zero() {
+            problems.push(
+                Problem::new(at.key("idle_timeout"), "`0s` is no limit, and then no session would ever end")
+                    .hint("write how long a client may be silent, such as `30s`"),
+            );
+        }
+        let at = at.key("upstream");
+        let Some(upstream) = self.upstreams.get(udp.upstream.as_str()) else {
+            problems.extend(routes::unknown("upstream", &udp.upstream, self.upstream_names, at));
+            return None;
+        };
+        let fixed = upstream.balance.endpoints().iter().flat_map(|endpoint| endpoint.addresses().to_vec());
+        if let Some(unix) = fixed.into_iter().find(|address| matches!(address.target, Target::Unix(_))) {
+            let message = format!("datagrams cannot go to the endpoint `{unix}` of `{}`", udp.upstream);
+            problems.push(Problem::new(at, message).hint("give endpoints as `host:port`"));
+        }
+        let (idle_timeout, max_sessions) = (udp.idle_timeout, udp.max_sessions);
+        let protocol = Protocol::Udp { upstream: upstream.clone(), idle_timeout, max_sessions };
+        (problems.len() == before).then_some(protocol)
     }
 
     fn https(&self, tls: &DownstreamTlsConfig, at: &Path, problems: &mut Vec<Problem>) -> Option<Arc<Https>> {

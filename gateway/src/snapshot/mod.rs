@@ -139,6 +139,15 @@ pub enum Protocol {
     Https(Arc<Https>),
     /// Bytes, passed through to an upstream.
     Tcp(PassThrough),
+    /// Datagrams, passed through to an upstream.
+    Udp {
+        /// Where they go.
+        upstream: Arc<Upstream>,
+        /// No datagram either way for so long ends a client's session.
+        idle_timeout: Duration,
+        /// Sessions at once.
+        max_sessions: usize,
+    },
 }
 
 /// How bytes are passed through.
@@ -188,6 +197,7 @@ impl Protocol {
                 spoken.collect()
             }
             Self::Tcp(_) => vec![Spoken::Tcp],
+            Self::Udp { .. } => vec![Spoken::Udp],
         }
     }
 }

@@ -134,7 +134,8 @@ impl Subject<'_> {
 
     /// The listeners that routes apply to.
     fn http_listeners(&self) -> Vec<ListenerId> {
-        let http = self.listeners.iter().filter(|it| !matches!(it.protocol, Protocol::Tcp(_)));
+        let http =
+            self.listeners.iter().filter(|it| matches!(it.protocol, Protocol::Http | Protocol::Https(_)));
         http.map(|listener| listener.id).collect()
     }
 

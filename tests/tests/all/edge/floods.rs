@@ -2,7 +2,7 @@
 
 use std::io;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Request;
 use vestibule_tests::PATIENCE;
@@ -150,8 +150,11 @@ fn a_flood_ends_its_own_connection_and_no_other() {
         );
         assert!(is_served(&neighbour), "{name}: the neighbour is not served");
         assert!(is_served(&Http2Client::tls(edge.port, "a.test")), "{name}: nobody else is served");
-        // nginx lets some of this pass; it is served on, too.
-        drop(attack(nginx.h2_port, frames));
+        // What nginx says to the same bytes differs by its version; docs/limits.md tells. It serves on, too.
+        let mut told = attack(nginx.h2_port, frames);
+        told.socket().set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        eprintln!("{name}: nginx: {:?}", end(&mut told));
+        drop(told);
         assert!(is_served(&Http2Client::tls(nginx.h2_port, "a.test")), "{name}: nginx");
     }
 }
@@ -247,7 +250,7 @@ fn a_client_that_reads_nothing_at_all_is_cut() {
     let begun = Instant::now();
     while metric(edge.admin, sample) > 0 {
         assert!(begun.elapsed() < PATIENCE, "it is still open");
-        thread::sleep(std::time::Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     }
     drop(client);
 }
@@ -277,7 +280,13 @@ fn requests_that_are_not_legal_are_counted() {
         }
     }
     assert!(end(&mut client).unwrap().is_none_or(|code| code == CALM));
-    let sample = "vestibule_listener_over_limit_total{listener=\"web\",reason=\"http2_malformed\"}";
-    assert_eq!(metric(edge.admin, sample), 1);
+    // Some are reset by the crate, and count as such.
+    let reasons = ["http2_malformed", "http2_resets"].map(|reason| {
+        metric(
+            edge.admin,
+            &format!("vestibule_listener_over_limit_total{{listener=\"web\",reason=\"{reason}\"}}"),
+        )
+    });
+    assert_eq!(reasons.iter().sum::<u64>(), 1);
     assert!(edge.origin.requests().is_empty() && is_served(&neighbour));
 }

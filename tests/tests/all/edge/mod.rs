@@ -3,6 +3,7 @@
 mod connections;
 mod floods;
 mod preface;
+mod udp;
 
 use vestibule_tests::certs::{Certs, Pair};
 use vestibule_tests::client;

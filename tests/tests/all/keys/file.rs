@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,9 @@ pub const KEYS: &[&str] = &[
     "listeners.tls.client_certificate.ca",
     "listeners.tls.client_certificate.require",
     "listeners.tls.min_version",
+    "listeners.udp.idle_timeout",
+    "listeners.udp.max_sessions",
+    "listeners.udp.upstream",
     "plugins",
     "server.drain_timeout",
     "server.max_connections",
@@ -338,6 +342,39 @@ fn proxy_protocol_says_whose_word_is_taken() {
         assert_eq!(client_ip(keys, "").as_deref(), bare, "{keys}");
         assert_eq!(client_ip(keys, header).as_deref(), told, "{keys}");
     }
+}
+
+#[test]
+fn a_udp_listener_leads_where_and_for_whom_it_says() {
+    let [one, two] = ["one", "two"].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let upstreams = format!(
+        "upstreams: {{ one: {{ endpoints: [\"{}\"] }}, two: {{ endpoints: [\"{}\"] }} }}",
+        one.local_addr().unwrap(),
+        two.local_addr().unwrap()
+    );
+    // Of so many clients' datagrams, whether the last one arrives; and whether a session has ended.
+    let arrives = |udp: &str, at: &UdpSocket, clients: usize, within: Duration, ends: bool| {
+        let (gateway, port) = gateway(&format!("udp: {{ {udp} }}"), &upstreams);
+        let mut arrived = false;
+        for n in 0..clients {
+            at.set_read_timeout(Some(if n + 1 == clients { within } else { PATIENCE })).unwrap();
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.send_to(b"?", ("127.0.0.1", port)).unwrap();
+            arrived = at.recv_from(&mut [0; 8]).is_ok();
+        }
+        if ends {
+            gateway.log_line(|line| line["bytes_in"] == 1);
+        } else {
+            assert!(gateway.log().is_empty());
+        }
+        arrived
+    };
+    let a_while = Duration::from_millis(300);
+    assert!(arrives("upstream: one", &one, 1, PATIENCE, false));
+    assert!(arrives("upstream: two", &two, 1, PATIENCE, false));
+    assert!(arrives("upstream: two, idle_timeout: 50ms", &two, 1, PATIENCE, true));
+    assert!(arrives("upstream: one, max_sessions: 2", &one, 2, PATIENCE, false));
+    assert!(!arrives("upstream: one, max_sessions: 1", &one, 2, a_while, false));
 }
 
 #[test]
