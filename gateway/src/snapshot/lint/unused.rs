@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vestibule_plugins::{Path, Problem};
 
 use super::Subject;
-use crate::snapshot::{Action, PassThrough};
+use crate::snapshot::{Action, PassThrough, Protocol};
 use crate::upstream::Upstream;
 
 /// An upstream that no route, no listener and no plugin names.
