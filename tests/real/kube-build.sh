@@ -1,8 +1,9 @@
-# Sourced by setup.sh: builds a real kube-apiserver and kubectl from Debian's own source package with Debian's Go, once; about
-# 4 minutes, and 2.5 GB until it is done. No network but apt's: every Go dependency is vendored in the package.
+# Sourced by setup.sh: builds what is missing of a real kube-apiserver, a kubectl and the tests' own node (node/*.go), from
+# Debian's own source package with Debian's Go, once; about 5 minutes of two cores for all, 4 for the node alone, and 2.5 GB
+# until it is done. No network but apt's: every Go dependency is vendored in the package.
 # Debian's own kubectl package is no use here: it has the old reflect2 (see below) and crashes when it writes JSON.
 if [ "$(. /etc/os-release; echo "${VERSION_CODENAME:-}")" != bookworm ]; then
-  echo "only Debian 12 has the source package that is built here; put kube-apiserver and kubectl (1.20) into $cache/bin" >&2
+  echo "only Debian 12 has the source package that is built here; put kube-apiserver, kubectl (1.20) and kube-node into $cache/bin" >&2
   exit 1
 fi
 work=$cache/kube
@@ -30,16 +31,21 @@ if [ ! -e "$work/unpacked" ]; then
   touch "$work/unpacked"
 fi
 
-# One part of the source is generated and not in the package: the OpenAPI definitions of every annotated folder.
 cd "$tree"
 go=$GOROOT/bin/go
 jobs=${VESTIBULE_BUILD_JOBS:-$(nproc)}
-nice -n 10 "$go" build -p "$jobs" -o "$work/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
-folders=$(grep -rl --include='*.go' '+k8s:openapi-gen=' pkg cmd staging/src/k8s.io \
-  | grep -Ev 'code-generator|sample-apiserver|_examples|/test' | xargs -n 1 dirname | sort -u \
-  | sed -E 's#^staging/src/#vendor/#; s#^#k8s.io/kubernetes/#' | paste -sd,)
-"$work/openapi-gen" -i "$folders" -p k8s.io/kubernetes/pkg/generated/openapi --output-file-base zz_generated.openapi \
-  -h hack/boilerplate/boilerplate.generatego.txt -r "$work/openapi-violations"
+# One part of the server's source is generated and not in the package: the OpenAPI definitions of every annotated folder.
+if [ ! -x "$cache/bin/kube-apiserver" ]; then
+  nice -n 10 "$go" build -p "$jobs" -o "$work/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
+  folders=$(grep -rl --include='*.go' '+k8s:openapi-gen=' pkg cmd staging/src/k8s.io \
+    | grep -Ev 'code-generator|sample-apiserver|_examples|/test' | xargs -n 1 dirname | sort -u \
+    | sed -E 's#^staging/src/#vendor/#; s#^#k8s.io/kubernetes/#' | paste -sd,)
+  "$work/openapi-gen" -i "$folders" -p k8s.io/kubernetes/pkg/generated/openapi --output-file-base zz_generated.openapi \
+    -h hack/boilerplate/boilerplate.generatego.txt -r "$work/openapi-violations"
+fi
+# The node is a program of ours, built where the kubelet's packages are.
+rm -rf cmd/kube-node
+cp -r "$here/node" cmd/kube-node
 
 # Without these the server calls itself v0.0.0 and clients refuse it.
 version=
@@ -47,9 +53,11 @@ for package in component-base/version client-go/pkg/version; do
   at=k8s.io/kubernetes/vendor/k8s.io/$package
   version="$version -X $at.gitVersion=v1.20.2 -X $at.gitMajor=1 -X $at.gitMinor=20"
 done
-for name in kube-apiserver kubectl; do
+for name in kube-apiserver kubectl kube-node; do
+  [ -x "$cache/bin/$name" ] && continue
   nice -n 10 "$go" build -p "$jobs" -ldflags "-s -w $version" -o "$work/$name" "./cmd/$name"
   mv "$work/$name" "$cache/bin/$name"
 done
+cat "$here"/node/*.go | sha256sum > "$cache/kube-node.sources"
 cd "$here"
 rm -rf "$work"

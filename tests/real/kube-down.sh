@@ -2,7 +2,7 @@
 # Ends what kube-up.sh started in a folder, and waits until it is gone.
 # usage: kube-down.sh FOLDER
 set -euo pipefail
-for name in apiserver etcd; do
+for name in node apiserver etcd; do
   file=$1/$name.pid
   [ -e "$file" ] || continue
   pid=$(cat "$file")

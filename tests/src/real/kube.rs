@@ -1,4 +1,4 @@
-//! A real kube-apiserver with its etcd, started by `tests/real/kube-up.sh`.
+//! A real kube-apiserver with its etcd and a node, started by `tests/real/kube-up.sh`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tempfile::TempDir;
 
 use super::{cache, program};
+use crate::certs::Pair;
 use crate::ports;
 
 /// A running API server.
@@ -36,6 +37,12 @@ impl Kube {
         self.folder.path().join(name)
     }
 
+    /// A certificate and its key, by the name that kube-up.sh gave them.
+    pub fn pair(&self, name: &str) -> Pair {
+        let [cert, key, both] = ["crt", "key", "pem"].map(|kind| self.file(&format!("{name}.{kind}")));
+        Pair { cert, key, both }
+    }
+
     /// The bearer token of alice.
     pub fn token(&self) -> String {
         fs::read_to_string(self.file("token")).unwrap().trim().to_owned()
@@ -60,7 +67,7 @@ impl Kube {
         let port = ports::free();
         let status = script("kube-up.sh")
             .arg(folder.path())
-            .args([port, ports::free(), ports::free()].map(|port| port.to_string()))
+            .args([port, ports::free(), ports::free(), ports::free()].map(|port| port.to_string()))
             .status()
             .unwrap();
         assert!(status.success(), "kube-up.sh failed");
