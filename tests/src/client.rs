@@ -181,9 +181,13 @@ impl Client {
 
     /// Ends the sending direction of a plain connection.
     pub fn finish_sending(&mut self) {
-        match &self.stream {
+        match &mut self.stream {
             Stream::Plain(s) => s.shutdown(Shutdown::Write).unwrap(),
-            Stream::Tls(s) => s.get_ref().shutdown(Shutdown::Write).unwrap(),
+            Stream::Tls(s) => {
+                // The end as TLS tells it, and then that of the connection.
+                s.shutdown().unwrap();
+                s.get_ref().shutdown(Shutdown::Write).unwrap();
+            }
         }
     }
 

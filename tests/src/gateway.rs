@@ -28,6 +28,13 @@ impl Gateway {
         Self::spawn(yaml).ready()
     }
 
+    /// The same with another binary that takes the same arguments.
+    pub fn start_by(program: &Path, yaml: &str) -> Self {
+        let folder = folder_with(yaml);
+        let config = folder.path().join(CONFIG);
+        Self::spawn_by(program, folder, config, &[]).ready()
+    }
+
     /// Ends it, and starts it anew from its config file as that is now.
     pub fn restart(self) -> Self {
         self.stop();
@@ -175,7 +182,11 @@ impl Gateway {
     }
 
     fn spawn_from(folder: TempDir, config: PathBuf, arguments: &[&str]) -> Self {
-        let mut command = Command::new(binary());
+        Self::spawn_by(&binary(), folder, config, arguments)
+    }
+
+    fn spawn_by(program: &Path, folder: TempDir, config: PathBuf, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
         command.args(["run", "-c"]).arg(&config).args(arguments);
         command.env("RUST_LOG", "info").env_remove("RUST_BACKTRACE");
         Self { process: Process::spawn("vestibule", &mut command), folder, config }

@@ -191,7 +191,12 @@ fn a_plugin_of_ones_own_runs_without_any_change_of_this_repository() {
 
 /// The example of the gateway's crate, built beside its binary.
 pub fn custom_plugin() -> PathBuf {
-    let program = binary().with_file_name("examples").join("custom_plugin");
+    example_binary("custom_plugin")
+}
+
+/// One of the binaries of `gateway/examples`.
+pub fn example_binary(name: &str) -> PathBuf {
+    let program = binary().with_file_name("examples").join(name);
     assert!(program.is_file(), "no {}: run `cargo build --workspace --examples` first", program.display());
     program
 }

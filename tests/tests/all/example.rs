@@ -9,7 +9,7 @@ use serde_yaml::Value;
 use tempfile::TempDir;
 use vestibule_tests::certs::Pair;
 use vestibule_tests::client::{self, Response};
-use vestibule_tests::gateway::binary;
+use vestibule_tests::gateway::{Gateway, binary};
 use vestibule_tests::ports;
 use vestibule_tests::process::{Pipe, Process};
 
@@ -116,6 +116,12 @@ impl Example {
     /// Runs it with the gateway's own binary.
     pub fn start(self) -> Running {
         self.start_with(&binary())
+    }
+
+    /// The same, to be reloaded.
+    pub fn start_gateway(self) -> Gateway {
+        self.write();
+        Gateway::start_in(self.folder, "gateway.yaml", &[])
     }
 
     /// Runs it with another binary that takes the same arguments.
