@@ -15,6 +15,7 @@ pub mod reload;
 pub mod route;
 pub mod server;
 pub mod snapshot;
+mod tunnel;
 pub mod upstream;
 
 pub use cli::main;

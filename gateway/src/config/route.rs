@@ -44,6 +44,11 @@ pub struct RouteConfig {
     #[serde(deserialize_with = "scalar::one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub trust_headers: Vec<String>,
+    /// Protocols that a client may change to, as its `Upgrade` names them; in any case of letters. Default `websocket`;
+    /// `[]` for none.
+    #[serde(deserialize_with = "upgrades")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub upgrades: Option<Vec<String>>,
     /// The route's own chain, behind the one that every route runs.
     pub plugins: Vec<PluginConfig>,
 }
@@ -228,6 +233,10 @@ pub struct SplitConfig {
     #[serde(default = "one", deserialize_with = "share")]
     #[schemars(range(max = 1_000_000))]
     pub weight: u32,
+}
+
+fn upgrades<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    scalar::one_or_many(from).map(Some)
 }
 
 fn one() -> u32 {

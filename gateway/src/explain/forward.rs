@@ -104,7 +104,7 @@ pub fn forward(
     let upstream = &target.upstream;
 
     let mut sent = request.clone();
-    strip_hop_by_hop(&mut sent)?;
+    strip_hop_by_hop(&mut sent);
     diff.step(&sent, "hop-by-hop");
     let mut endpoints = Vec::new();
     let mut first = None;
@@ -169,8 +169,12 @@ fn destination(
 }
 
 /// The one step that is the engine's and that it lets nobody call: `sanitize_h1_upstream_request` of `pingora-proxy`,
-/// under its default policy. An end-to-end test compares the outcome with what an origin gets.
-fn strip_hop_by_hop(head: &mut RequestHeader) -> Result<(), Failure> {
+/// under its default policy; a request to upgrade it leaves as it is, and `attempt::address` strips. An end-to-end test
+/// compares the outcome with what an origin gets.
+fn strip_hop_by_hop(head: &mut RequestHeader) {
+    if head.headers.contains_key("upgrade") {
+        return;
+    }
     const STRIPPED: [&str; 10] = [
         "keep-alive",
         "proxy-connection",
@@ -183,18 +187,9 @@ fn strip_hop_by_hop(head: &mut RequestHeader) -> Result<(), Failure> {
         "upgrade",
         "http2-settings",
     ];
-    let websocket = head.headers.get("upgrade");
-    let websocket = websocket.is_some_and(|token| token.as_bytes().eq_ignore_ascii_case(b"websocket"));
     for name in STRIPPED {
         head.remove_header(name);
     }
-    if websocket {
-        let kept = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
-        for (name, value) in kept {
-            head.insert_header(name, value).map_err(|error| diagnose::of_error(&error, false))?;
-        }
-    }
-    Ok(())
 }
 
 fn fields(head: &RequestHeader) -> Vec<(String, String)> {

@@ -8,8 +8,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::proxy::ctx::RequestId;
 use crate::proxy::fail;
+use crate::tunnel::{Found, HeadEnd, Tunnel};
 
 /// A head and a small body fit; what does not goes out as it comes.
 const BUFFER: usize = 4096;
@@ -36,6 +37,9 @@ const HEAD: Duration = Duration::from_secs(10);
 pub struct Heads {
     state: AtomicU8,
     refused: AtomicU16,
+    /// Whether bytes of a new protocol may come before it is agreed on.
+    upgrade: AtomicBool,
+    tunnel: OnceLock<Arc<Tunnel>>,
 }
 
 const NONE: u8 = 0;
@@ -45,7 +49,20 @@ const BEGUN: u8 = 2;
 impl Heads {
     /// What comes next is a head.
     pub fn next(&self) {
+        self.upgrade.store(false, Ordering::Relaxed);
         self.state.store(AWAITED, Ordering::Relaxed);
+    }
+
+    /// The request that has come wants to change the protocol. What its client says before there is an answer is kept
+    /// back: the engine would take it for the breach of a request that is complete.
+    pub fn await_upgrade(&self) {
+        self.upgrade.store(true, Ordering::Relaxed);
+    }
+
+    /// The protocol is changed: from now on this is a tunnel.
+    pub fn open(&self, tunnel: Arc<Tunnel>) {
+        self.upgrade.store(false, Ordering::Relaxed);
+        let _ = self.tunnel.set(tunnel);
     }
 
     /// The head is there.
@@ -66,12 +83,77 @@ pub struct Stream<S: IO> {
     heads: Arc<Heads>,
     id: RequestId,
     limit: Option<Pin<Box<Sleep>>>,
+    /// Read while the answer to a request to upgrade was awaited, and not handed out yet.
+    unread: Option<u8>,
+    /// The head of that answer, while it is written.
+    head: HeadEnd,
+    /// Whether all of that head is written.
+    switched: bool,
 }
 
 impl<S: IO> Stream<S> {
     /// A connection that is accepted, and its handshake made. A head that the engine refuses is answered under `id`.
     pub fn new(inner: S, heads: Arc<Heads>, id: RequestId) -> Self {
-        Self { inner: BufWriter::with_capacity(BUFFER, inner), heads, id, limit: None }
+        let inner = BufWriter::with_capacity(BUFFER, inner);
+        Self { inner, heads, id, limit: None, unread: None, head: HeadEnd::default(), switched: false }
+    }
+
+    /// One byte at most is read of what comes before the protocol is agreed on; an end is told.
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unread.is_some() {
+            return Poll::Pending;
+        }
+        let mut byte = [0];
+        let mut read = ReadBuf::new(&mut byte);
+        let polled = Pin::new(self.inner.get_mut()).poll_read(cx, &mut read);
+        self.unread = read.filled().first().copied();
+        if self.unread.is_some() { Poll::Pending } else { polled }
+    }
+
+    /// The same, of a tunnel.
+    fn poll_tunnel(
+        &mut self,
+        tunnel: &Tunnel,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let end = tunnel.client();
+        end.watch(cx);
+        // A client that is gone cannot be told.
+        if end.is_to_close() && Pin::new(&mut self.inner).poll_shutdown(cx).is_ready() {
+            end.closed();
+        }
+        if end.has_ended() {
+            return end.poll_over(cx);
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(self.inner.get_mut()).poll_read(cx, buf);
+        if matches!(polled, Poll::Ready(Ok(()))) && buf.filled().len() == before && buf.remaining() > 0 {
+            end.ended();
+            return end.poll_over(cx);
+        }
+        polled
+    }
+
+    /// Counts what has been written of the new protocol.
+    fn wrote(&mut self, bufs: &[io::IoSlice<'_>], polled: &Poll<io::Result<usize>>) {
+        let (Some(tunnel), Poll::Ready(Ok(count))) = (self.heads.tunnel.get(), polled) else { return };
+        let mut left = *count;
+        for buf in bufs {
+            let written = buf.get(..left.min(buf.len())).unwrap_or_default();
+            left -= written.len();
+            let after = match self.switched {
+                true => written.len(),
+                false => match self.head.look(written) {
+                    Found::Switch(after) => {
+                        self.switched = true;
+                        after
+                    }
+                    Found::Nothing | Found::Other => 0,
+                },
+            };
+            tunnel.client().wrote(after);
+        }
     }
 
     /// Whether the engine is answering a head that has reached no hook, which is then answered in its stead.
@@ -97,6 +179,20 @@ impl<S: IO> AsyncRead for Stream<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(byte) = self.unread.filter(|_| !self.heads.upgrade.load(Ordering::Relaxed)) {
+            if buf.remaining() > 0 {
+                buf.put_slice(&[byte]);
+                self.unread = None;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(tunnel) = self.heads.tunnel.get().cloned() {
+            return self.poll_tunnel(&tunnel, cx, buf);
+        }
+        // The engine looks for the end of a client that has said all by reads of one byte, and reads a body by larger ones.
+        if buf.remaining() == 1 && self.heads.upgrade.load(Ordering::Relaxed) {
+            return self.poll_early(cx);
+        }
         let polled = Pin::new(self.inner.get_mut()).poll_read(cx, buf);
         match (self.heads.state.load(Ordering::Relaxed), &polled) {
             (NONE, _) | (AWAITED, Poll::Pending) => polled,
@@ -121,7 +217,9 @@ impl<S: IO> AsyncWrite for Stream<S> {
         if self.refuses(cx, buf) {
             return Poll::Ready(Ok(buf.len()));
         }
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.wrote(&[io::IoSlice::new(buf)], &polled);
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -140,7 +238,9 @@ impl<S: IO> AsyncWrite for Stream<S> {
         if self.refuses(cx, bufs.first().map_or(&[], |first| first)) {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.wrote(bufs, &polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

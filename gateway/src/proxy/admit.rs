@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 use vestibule_plugins::Verdict;
 
 use super::ctx::{Asked, Client, Ctx};
-use super::{fail, forwarded, misdirected, respond};
+use super::{fail, forwarded, misdirected, respond, upgrade};
 use crate::diagnose::{Cause, Failure};
 use crate::reload::side::Side;
 use crate::route;
@@ -127,7 +127,9 @@ pub fn enter(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<(), Failure> {
     ctx.prefix = found.prefix_len;
     let route = &ctx.snapshot.routes[found.rule];
     ctx.deadline = route.timeouts.request.map(|limit| ctx.started + limit);
-    forwarded::rewrite(head, host, client, &route.trusted)
+    forwarded::rewrite(head, host, client, &route.trusted)?;
+    upgrade::allow(head, &route.upgrades);
+    Ok(())
 }
 
 /// What of a request decides its route; its head in normal form.

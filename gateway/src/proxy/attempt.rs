@@ -15,11 +15,11 @@ use vestibule_plugins::retry::{Attempt, Body, Connection, Decision, Outcome, Ret
 
 use super::admit::{deadline, host_name};
 use super::ctx::{Ctx, Progress};
-use super::tally;
+use super::{tally, upgrade};
 use crate::diagnose::{self, Cause, Failure};
 use crate::observe::due;
 use crate::snapshot::{Host, Sni, Target};
-use crate::upstream::peer::{Limits, Wanted, peer};
+use crate::upstream::peer::{Limits, Wanted, pass_upgrade, peer};
 use crate::upstream::{Lease, Origin, Protocol, TlsPolicy, Unserved, misplaced, unserved};
 
 /// Waits where a retry has to, picks an endpoint, and says how it is to be connected to.
@@ -68,8 +68,12 @@ fn pick(head: &RequestHeader, upgrades: bool, ctx: &mut Ctx) -> Result<Box<HttpP
     let address = &ctx.attempt.pick.as_ref().ok_or_else(internal)?.address;
     let (protocol, policy) = spoken(target, upgrades);
     let tls = policy.map(|policy| (policy, ctx.attempt.identity.as_str()));
-    peer(address, protocol, tls, limits)
-        .map_err(|error| Failure::new(Cause::ConnectFailed, error.to_string()))
+    let mut peer = peer(address, protocol, tls, limits)
+        .map_err(|error| Failure::new(Cause::ConnectFailed, error.to_string()))?;
+    if upgrades {
+        pass_upgrade(&mut peer);
+    }
+    Ok(peer)
 }
 
 /// What is spoken to the target and by which policy: under `auto`, a request to upgrade goes by HTTP/1.1, which alone
@@ -127,7 +131,9 @@ fn host(target: &Target, head: &RequestHeader, ctx: &Ctx) -> Option<String> {
 /// Writes the Host that this attempt is to have into the request that goes to the upstream.
 pub fn address(request: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
     let Some(target) = ctx.target() else { return Ok(()) };
-    if target.upstream.idle_timeout.is_zero() {
+    if request.headers.contains_key(header::UPGRADE) {
+        upgrade::strip_hop_by_hop(request)?;
+    } else if target.upstream.idle_timeout.is_zero() {
         // Not to be kept: said to the upstream, whose answer then ends the connection.
         request.insert_header(header::CONNECTION, "close")?;
     }
@@ -139,13 +145,29 @@ pub fn address(request: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
     request.insert_header(header::HOST, value)
 }
 
-/// Notes how the connection came about, and takes it.
+/// Whether a request has a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// It has.
+    Some,
+    /// It has not.
+    None,
+}
+
+impl Content {
+    /// What a request has.
+    pub fn of(session: &mut Session) -> Self {
+        if session.as_downstream_mut().is_body_empty() { Self::None } else { Self::Some }
+    }
+}
+
+/// Notes how the connection came about, and takes it. `upgrade` is the body of a request to change the protocol.
 ///
 /// # Errors
 /// It was made for something else.
 pub fn connected(
     wanted: Wanted<'_>,
-    upgrades: bool,
+    upgrade: Option<Content>,
     reused: bool,
     digest: Option<&Digest>,
     ctx: &mut Ctx,
@@ -160,8 +182,11 @@ pub fn connected(
         ctx.attempt.tls = Some((known_version(&tls.version), origin.resumed()));
     }
     tally::connected(ctx);
-    if upgrades {
-        origin.hold_first_read();
+    if let Some(content) = upgrade {
+        origin.await_upgrade(content == Content::Some);
+        if let Some(client) = &ctx.client {
+            client.heads.await_upgrade();
+        }
     }
     let deadline = [ctx.deadline, ctx.attempt.deadline].into_iter().flatten().min();
     ctx.attempt.lease = Some(Lease::new(origin.clone(), deadline));
@@ -187,6 +212,11 @@ pub fn answered(session: &mut Session, response: &ResponseHeader, ctx: &mut Ctx)
     if status == http::StatusCode::SWITCHING_PROTOCOLS {
         if let Some(lease) = &mut ctx.attempt.lease {
             lease.disarm();
+            let tunnel = lease.origin().open_tunnel();
+            if let Some(client) = &ctx.client {
+                client.heads.open(tunnel.clone());
+            }
+            ctx.attempt.tunnel = Some(tunnel);
         }
         (ctx.deadline, ctx.attempt.deadline) = (None, None);
         // Either end of a tunnel may be silent for as long as the route lets both be.
@@ -213,6 +243,16 @@ pub fn answered(session: &mut Session, response: &ResponseHeader, ctx: &mut Ctx)
     let mut error = failure.into_error();
     error.set_retry(true);
     Err(error)
+}
+
+/// A piece of what the client sends is on its way to the upstream, or the end of it.
+pub fn passes_up(body: Option<&Bytes>, end: bool, ctx: &Ctx) {
+    if let (Some(tunnel), Some(body)) = (&ctx.attempt.tunnel, body) {
+        tunnel.take_up(body.len());
+    }
+    if let Some(lease) = ctx.attempt.lease.as_ref().filter(|_| end) {
+        lease.origin().sent();
+    }
 }
 
 /// Notes the mistake that a status tells of, in an answer that is passed on as it is.
@@ -391,7 +431,7 @@ mod tests {
             ..Digest::default()
         };
         let peer = HttpPeer::new(("127.0.0.1", 2), true, "a.test".into());
-        let error = connected(Wanted::of(&peer), false, true, Some(&digest), &mut ctx).unwrap_err();
+        let error = connected(Wanted::of(&peer), None, true, Some(&digest), &mut ctx).unwrap_err();
         assert!(ctx.attempt.lease.is_none());
         // Whatever the method, as after a kept connection that turns out to be closed.
         let unserved = unserved(&error).unwrap();

@@ -14,6 +14,7 @@ use crate::reload::side::Side;
 use crate::reload::stage::Stage;
 use crate::snapshot::live::InForce;
 use crate::snapshot::{Action, Listener, Route, Snapshot, Target};
+use crate::tunnel::Tunnel;
 use crate::upstream::{Lease, Pick, Tried, is_name};
 
 /// One request.
@@ -89,6 +90,8 @@ pub struct Attempts {
     pub tls: Option<(&'static str, bool)>,
     /// Its connection, with the deadline that was set on it.
     pub lease: Option<Lease>,
+    /// What has become of it, where the protocol was changed.
+    pub tunnel: Option<Arc<Tunnel>>,
 }
 
 /// How far an attempt is, until what came of it has been counted.

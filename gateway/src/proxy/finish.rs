@@ -10,6 +10,9 @@ use crate::observe::{AccessLog, Line, access_log};
 
 /// Counts, and writes the line.
 pub fn log(log: &AccessLog, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
+    // The client of a tunnel that has said its last may go before it has heard the other's: that is no failure.
+    let has_left = ctx.attempt.tunnel.as_ref().is_some_and(|tunnel| tunnel.client_has_ended());
+    let error = error.filter(|error| !(has_left && attempt::is_clients(error)));
     if let Some(error) = error.filter(|error| ctx.cause.is_none() || attempt::is_clients(error)) {
         ctx.cause = Some(diagnose::of_error(error, ctx.attempt.reused).cause);
     }

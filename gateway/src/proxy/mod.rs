@@ -9,6 +9,7 @@ mod forwarded;
 mod misdirected;
 pub(crate) mod respond;
 mod tally;
+pub(crate) mod upgrade;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -25,6 +26,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use crate::observe::AccessLog;
 use crate::snapshot::live::{InForce, Live};
 use crate::upstream::peer::Wanted;
+use attempt::Content;
 use ctx::Ctx;
 
 tokio::task_local! {
@@ -104,7 +106,8 @@ impl ProxyHttp for Proxy {
         digest: Option<&Digest>,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
-        attempt::connected(Wanted::of(peer), session.is_upgrade_req(), reused, digest, ctx)
+        let upgrade = session.is_upgrade_req().then(|| Content::of(session));
+        attempt::connected(Wanted::of(peer), upgrade, reused, digest, ctx)
     }
 
     async fn upstream_request_filter(
@@ -119,10 +122,11 @@ impl ProxyHttp for Proxy {
     async fn request_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
+        attempt::passes_up(body.as_ref(), end_of_stream, ctx);
         ctx.remaining(None).map(|_| ()).map_err(crate::diagnose::Failure::into_error)
     }
 

@@ -214,6 +214,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Identity and forwarding headers of the client that pass.
     pub trusted: TrustedHeaders,
+    /// What its clients may change to.
+    pub upgrades: Upgrades,
     /// Counts its requests.
     pub meter: RequestMeter,
 }
@@ -326,6 +328,17 @@ pub struct Timeouts {
     pub attempt: Option<Duration>,
     /// Each wait for the upstream's next byte.
     pub idle: Option<Duration>,
+}
+
+/// Which protocols a route's clients may change to, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrades(pub Vec<Box<str>>);
+
+impl Upgrades {
+    /// Whether this element of an `Upgrade` field passes. RFC 9110 section 7.8: in any case of letters.
+    pub fn contains(&self, token: &str) -> bool {
+        self.0.iter().any(|allowed| token.eq_ignore_ascii_case(allowed))
+    }
 }
 
 /// Which of the headers that name an identity or an origin a route lets through from its clients.

@@ -13,7 +13,9 @@ use super::files::Files;
 use super::kept::{Kept, Owner, UpstreamDefinition};
 use super::plugins::{Place, Plugins};
 use super::tls::{self, Block};
-use super::{Action, Host, Http1, Route, Target, TargetTls, Timeouts, TrustedHeaders, answers, upstreams};
+use super::{
+    Action, Host, Http1, Route, Target, TargetTls, Timeouts, TrustedHeaders, Upgrades, answers, upstreams,
+};
 use crate::config::{
     Config, ListenerConfig, MatchConfig, PathConfig, PluginConfig, RouteConfig, TextMatchConfig,
     TimeoutsConfig, UpstreamConfig,
@@ -64,6 +66,7 @@ impl Bench<'_> {
         let action = self.action(config, &at, problems);
         let timeouts = timeouts(&config.timeouts);
         let trusted = trusted(&config.trust_headers, &at.key("trust_headers"), problems);
+        let upgrades = self.upgrades(config, &at.key("upgrades"), problems);
         let place = Place { route: Some(&name), matches_by_prefix: matches_by_prefix(&config.r#match) };
         let owner = Owner::of(config);
         let own = self::plugins(&config.plugins, &at.key("plugins"), &owner, self.plugins, place, problems);
@@ -86,7 +89,10 @@ impl Bench<'_> {
             return None;
         }
         let meter = self.metrics.route(&name, self.listener_ids.count());
-        Some((rule, Route { name, action: action?, chain: Chain::new(links), timeouts, trusted, meter }))
+        Some((
+            rule,
+            Route { name, action: action?, chain: Chain::new(links), timeouts, trusted, upgrades, meter },
+        ))
     }
 
     fn rule(&self, config: &MatchConfig, at: &Path, problems: &mut Vec<Problem>) -> Rule {
@@ -170,6 +176,56 @@ impl Bench<'_> {
             .respond
             .as_ref()
             .and_then(|config| answers::respond(config, &at.key("respond"), self.files, problems))
+    }
+
+    /// What a route's clients may change to. What could never be honoured is a problem, and so is what would open a way
+    /// round everything that a route checks.
+    fn upgrades(&self, config: &RouteConfig, at: &Path, problems: &mut Vec<Problem>) -> Upgrades {
+        let Some(tokens) = &config.upgrades else { return Upgrades(vec!["websocket".into()]) };
+        for (index, token) in tokens.iter().enumerate() {
+            let at = at.index(index);
+            let mut parts = token.splitn(2, '/');
+            // RFC 9110 section 7.8: a name and perhaps a version, and section 5.6.2 for what a token is: so a method.
+            let is_token = parts.all(|part| Method::from_bytes(part.as_bytes()).is_ok());
+            if !is_token {
+                problems.push(
+                    Problem::new(at, format!("`{token}` is not a protocol"))
+                        .hint("write it as `Upgrade` has it: `websocket`, or with a version `spdy/3.1`"),
+                );
+            } else if ["h2c", "h2", "http/2", "http/2.0"].iter().any(|it| token.eq_ignore_ascii_case(it)) {
+                problems.push(
+                    Problem::new(at, format!("`{token}` would let requests pass that no route has seen"))
+                        .hint("leave it out: RFC 9113 has no upgrade to HTTP/2 any more"),
+                );
+            }
+        }
+        let names = config.upstream.iter().chain(config.split.iter().flatten().map(|part| &part.upstream));
+        let mut upstreams =
+            names.filter_map(|name| Some((name, self.config.upstreams.get(name)?))).peekable();
+        if tokens.is_empty() {
+            return Upgrades(Vec::new());
+        }
+        if config.upstream.is_none() && config.split.is_none() {
+            problems.push(
+                Problem::new(
+                    at.clone(),
+                    "this route asks no upstream, so there is nobody to change the protocol with",
+                )
+                .hint("remove it, or give the route an `upstream`"),
+            );
+        }
+        if let Some((name, _)) = upstreams
+            .find(|(_, upstream)| matches!(upstreams::protocol(upstream), Protocol::H2 | Protocol::H2c))
+        {
+            problems.push(
+                Problem::new(
+                    at.clone(),
+                    format!("the upstream `{name}` speaks HTTP/2, which has no upgrades"),
+                )
+                .hint("give it `protocol: auto` or `http/1.1`"),
+            );
+        }
+        Upgrades(tokens.iter().map(|token| token.to_ascii_lowercase().into()).collect())
     }
 
     fn target(

@@ -3,11 +3,14 @@
 //! The connection itself is `stream`'s.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::peer::Wanted;
 use super::standing::Standing;
+use crate::tunnel::{End, Tunnel};
 
 /// What is remembered with a connection for as long as it lives, shared with the request that uses it.
 #[derive(Debug)]
@@ -17,10 +20,27 @@ pub struct Origin {
     shows_certificate: AtomicBool,
     /// Microseconds after `made`; 0 is none.
     deadline: AtomicU64,
-    /// How many reads are to be put off.
+    /// How many reads are to be put off; `UNTIL_TOLD`: all.
     held: AtomicU64,
+    /// Whether the answer to a request to upgrade is awaited.
+    upgrade: AtomicU8,
+    /// Bytes that came with the 101.
+    early: AtomicU64,
+    tunnel: OnceLock<Arc<Tunnel>>,
     standing: Arc<Standing>,
 }
+
+const UNTIL_TOLD: u64 = u64::MAX;
+/// The engine ends a tunnel whose 101 it reads before it has seen the end of the request's own, empty body (pingora
+/// issue 946). Two turns of the loop after that end has been sent on, it has.
+const TURNS: u64 = 2;
+
+/// No answer to a request to upgrade is awaited, or it has come.
+const PLAIN: u8 = 0;
+/// It is awaited.
+const AWAITED: u8 = 1;
+/// It is a 101, and nothing more is to be read until the request has heard of it.
+const SWITCHING: u8 = 2;
 
 /// A deadline that was set, to be taken back by who set it.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +67,9 @@ impl Origin {
             shows_certificate: AtomicBool::new(false),
             deadline: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            upgrade: AtomicU8::new(PLAIN),
+            early: AtomicU64::new(0),
+            tunnel: OnceLock::new(),
             standing,
         }
     }
@@ -90,16 +113,61 @@ impl Origin {
         let _ = self.deadline.compare_exchange(armed.0, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Puts the next reads off for two turns of the loop. The engine ends a tunnel whose 101 it reads before it has
-    /// seen the end of the request's own, empty body (pingora issue 946); two turns later, it has.
-    pub fn hold_first_read(&self) {
-        self.held.store(2, Ordering::Release);
+    /// A request to upgrade is about to be sent. Where it has no body, nothing is read until `sent` says that its end is
+    /// on its way; else the answer may come before all of the body has been read, and is not waited for so.
+    pub fn await_upgrade(&self, has_body: bool) {
+        self.held.store(if has_body { TURNS } else { UNTIL_TOLD }, Ordering::Release);
+        self.upgrade.store(AWAITED, Ordering::Release);
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        let less = |held: u64| held.checked_sub(1);
-        self.held.load(Ordering::Relaxed) > 0
-            && self.held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less).is_ok()
+    /// The end of the request is on its way.
+    pub fn sent(&self) {
+        let told = self.held.compare_exchange(UNTIL_TOLD, TURNS, Ordering::AcqRel, Ordering::Relaxed);
+        if told.is_ok() {
+            self.standing.wake();
+        }
+    }
+
+    /// The request has heard of the 101: from now on this is a tunnel, whose other end gets the same.
+    pub fn open_tunnel(&self) -> Arc<Tunnel> {
+        let tunnel = self.tunnel.get_or_init(|| Arc::new(Tunnel::new(self.early.load(Ordering::Acquire))));
+        self.upgrade.store(PLAIN, Ordering::Release);
+        self.standing.wake();
+        tunnel.clone()
+    }
+
+    /// This end of the tunnel, once there is one.
+    pub(super) fn tunnel(&self) -> Option<End<'_>> {
+        self.tunnel.get().map(|tunnel| tunnel.upstream())
+    }
+
+    /// Whether the head that comes next is to be looked at.
+    pub(super) fn awaits_upgrade(&self) -> bool {
+        self.upgrade.load(Ordering::Acquire) == AWAITED
+    }
+
+    /// The answer's head is there: a 101 with so many bytes behind it, or anything else.
+    pub(super) fn note_answer(&self, switch: Option<usize>) {
+        self.early.store(switch.unwrap_or_default() as u64, Ordering::Release);
+        self.upgrade.store(if switch.is_some() { SWITCHING } else { PLAIN }, Ordering::Release);
+    }
+
+    /// Ready unless reads are to be put off.
+    pub(super) fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.held.load(Ordering::Acquire) == 0 && self.upgrade.load(Ordering::Acquire) != SWITCHING {
+            return Poll::Ready(());
+        }
+        // Looked at once more after the waker is in place, so that no change in between is missed.
+        self.standing.watch(cx);
+        match self.held.load(Ordering::Acquire) {
+            0 if self.upgrade.load(Ordering::Acquire) != SWITCHING => return Poll::Ready(()),
+            0 | UNTIL_TOLD => {}
+            turns => {
+                let _ = self.held.compare_exchange(turns, turns - 1, Ordering::AcqRel, Ordering::Relaxed);
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -116,6 +184,11 @@ impl Lease {
         origin.standing.enter();
         let armed = deadline.map(|deadline| origin.arm(deadline));
         Self { origin, armed }
+    }
+
+    /// The connection.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Takes the deadline back: the exchange has become a tunnel, which only idleness ends.

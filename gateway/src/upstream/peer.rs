@@ -7,7 +7,7 @@ use pingora_core::Result;
 use pingora_core::protocols::ALPN;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::tls::CustomALPN;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::upstreams::peer::{H1UpgradePolicy, HttpPeer};
 
 use super::Protocol;
 use super::endpoint::{Address, Target};
@@ -68,6 +68,12 @@ pub fn peer(
     peer.options.write_timeout = limits.io;
     peer.options.idle_timeout = Some(limits.idle);
     Ok(Box::new(peer))
+}
+
+/// Has the engine pass a request to upgrade, whatever it upgrades to; else it passes WebSocket only. It strips nothing of
+/// such a request then.
+pub fn pass_upgrade(peer: &mut HttpPeer) {
+    peer.options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Preserve;
 }
 
 /// What is to be spoken to this peer.

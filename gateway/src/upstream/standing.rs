@@ -63,6 +63,11 @@ impl Standing {
         self.state.load(Ordering::Acquire) == RETIRED
     }
 
+    /// Wakes who reads.
+    pub fn wake(&self) {
+        self.reader.wake();
+    }
+
     /// Wakes this task when the connection is retired, and when a retired one is used no longer.
     pub fn watch(&self, cx: &Context<'_>) {
         self.reader.register(cx.waker());

@@ -24,6 +24,7 @@ use tokio::time::{Sleep, sleep_until};
 use super::origin::Origin;
 use super::standing::Standing;
 use crate::diagnose::{self, Cause, Failure, HttpVersion};
+use crate::tunnel::{Found, HeadEnd};
 
 /// The connection.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct Stream {
     unread: Option<u8>,
     /// What the upstream is to speak, until its first bytes have come.
     expected: Option<HttpVersion>,
+    /// The head of the answer to a request to upgrade, while it comes.
+    head: Option<HeadEnd>,
 }
 
 /// With or without TLS.
@@ -49,7 +52,7 @@ pub enum Transport {
 impl Stream {
     /// A connection that is made, and on which the upstream has said nothing yet.
     pub fn new(transport: Transport, origin: Arc<Origin>, expected: HttpVersion) -> Self {
-        Self { transport, origin, timer: None, unread: None, expected: Some(expected) }
+        Self { transport, origin, timer: None, unread: None, expected: Some(expected), head: None }
     }
 
     /// Whether the connection may still be used.
@@ -67,6 +70,40 @@ impl Stream {
             }
         };
         failure.map_or(Ok(()), |failure| Err(io::Error::new(io::ErrorKind::InvalidData, failure)))
+    }
+
+    /// Takes note of what has come: the answer to a request to upgrade, or bytes of a tunnel.
+    fn look(&mut self, come: &[u8]) {
+        if let Some(end) = self.origin.tunnel() {
+            end.take(come.len());
+        } else if self.origin.awaits_upgrade() {
+            let found = self.head.get_or_insert_default().look(come);
+            if found != Found::Nothing {
+                self.head = None;
+            }
+            match found {
+                Found::Nothing => {}
+                Found::Switch(early) => self.origin.note_answer(Some(early)),
+                Found::Other => self.origin.note_answer(None),
+            }
+        }
+    }
+
+    /// Closes the sending half once the client of a tunnel has said its last, and has the other end woken for the same.
+    fn close_tunnel(&mut self, cx: &mut Context<'_>) {
+        let Some(end) = self.origin.tunnel() else { return };
+        end.watch(cx);
+        if !end.is_to_close() {
+            return;
+        }
+        let closed = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        };
+        // An upstream that is gone cannot be told.
+        if closed.is_ready() {
+            end.closed();
+        }
     }
 
     /// Ready with an error once the deadline has passed; called when the transport has nothing to say.
@@ -113,6 +150,12 @@ impl Stream {
         }
     }
 
+    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
+        if let (Some(end), Poll::Ready(Ok(count))) = (self.origin.tunnel(), polled) {
+            end.wrote(*count);
+        }
+    }
+
     fn or_last_words<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         match polled {
             Poll::Ready(Err(error)) => self.last_words(error, cx).map(Err),
@@ -140,9 +183,15 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.origin.is_held() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if self.origin.poll_readable(cx).is_pending() {
+            return match self.poll_deadline(cx) {
+                Poll::Ready(error) => Poll::Ready(Err(error)),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+        self.close_tunnel(cx);
+        if let Some(end) = self.origin.tunnel().filter(|end| end.has_ended()) {
+            return end.poll_over(cx);
         }
         // Nobody waits for what it would say: an end, for whoever keeps it.
         if self.standing().is_over() {
@@ -152,6 +201,7 @@ impl AsyncRead for Stream {
             && let Some(byte) = self.unread.take()
         {
             buf.put_slice(&[byte]);
+            self.look(&[byte]);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
@@ -162,8 +212,16 @@ impl AsyncRead for Stream {
         if let Poll::Ready(Err(error)) = polled {
             return Poll::Ready(Err(self.explained(error)));
         }
+        let come = buf.filled().get(before..).unwrap_or_default();
         if self.expected.is_some() && polled.is_ready() {
-            self.checked(buf.filled().get(before..).unwrap_or_default())?;
+            self.checked(come)?;
+        }
+        if polled.is_ready() {
+            self.look(come);
+            if let Some(end) = self.origin.tunnel().filter(|_| come.is_empty() && buf.remaining() > 0) {
+                end.ended();
+                return end.poll_over(cx);
+            }
         }
         if polled.is_pending() && self.standing().poll_over(cx).is_ready() {
             return Poll::Ready(Ok(()));
@@ -178,6 +236,7 @@ impl AsyncWrite for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         };
+        self.wrote(&polled);
         self.or_last_words(polled, cx)
     }
 
@@ -205,6 +264,7 @@ impl AsyncWrite for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
+        self.wrote(&polled);
         self.or_last_words(polled, cx)
     }
 

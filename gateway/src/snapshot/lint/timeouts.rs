@@ -1,15 +1,16 @@
-//! Timeouts that leave each other no room.
+//! Timeouts that leave each other no room, or none to what is to last.
 
 use std::time::Duration;
 
 use vestibule_plugins::Problem;
 
 use super::{Subject, route_at};
-use crate::snapshot::Action;
+use crate::snapshot::{Action, Route};
 
 /// Tries and waits that do not fit into `timeouts.request`, and a `timeouts.attempt` that it always forestalls.
 pub fn timeouts(subject: &Subject<'_>, warnings: &mut Vec<Problem>) {
     for (index, route) in subject.routes.iter().enumerate() {
+        warnings.extend(cuts_streams(index, route));
         let (Some(request), Some(attempt)) = (route.timeouts.request, route.timeouts.attempt) else {
             continue;
         };
@@ -54,6 +55,21 @@ pub fn timeouts(subject: &Subject<'_>, warnings: &mut Vec<Problem>) {
             .hint(format!("write `request: {}`, or {fits}", told(room))),
         );
     }
+}
+
+/// A deadline where watches and logs pass, which are requests that last for hours. Nothing but the Kubernetes API speaks
+/// SPDY/3.1, so a route that allows it is a way there.
+fn cuts_streams(index: usize, route: &Route) -> Option<Problem> {
+    let timeouts = [("request", route.timeouts.request), ("attempt", route.timeouts.attempt)];
+    let (key, limit) = timeouts.into_iter().find_map(|(key, limit)| Some((key, limit?)))?;
+    let leads_to_kubernetes =
+        matches!(route.action, Action::Forward { .. }) && route.upgrades.contains("spdy/3.1");
+    leads_to_kubernetes.then(|| {
+        let limit = told(limit);
+        let what = format!("`{key}: {limit}` cuts a watch or `logs -f` of the Kubernetes API after {limit}");
+        Problem::new(route_at(index).key("timeouts").key(key), what)
+            .hint(format!("leave `{key}` out: `idle` ends what has fallen silent"))
+    })
 }
 
 /// As the file would spell it.

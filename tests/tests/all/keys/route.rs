@@ -69,6 +69,7 @@ pub const KEYS: &[&str] = &[
     "routes.tls.verify.name",
     "routes.tls.verify.names",
     "routes.trust_headers",
+    "routes.upgrades",
     "routes.upstream",
     "upstreams.connect_timeout",
     "upstreams.endpoints.address",
@@ -91,6 +92,8 @@ enum See {
     Status,
     /// A header of the request, as it reached the upstream.
     Arrived(&'static str),
+    /// The `Upgrade` that reached the upstream, of a request that has one.
+    Upgrade,
     /// The request target that reached the upstream.
     Target,
     /// A header of the response.
@@ -503,6 +506,16 @@ impl World {
                 "-",
             ),
         );
+        add(
+            Upgrade,
+            flip(
+                &["routes.upgrades"],
+                "upstream: echo, upgrades: [spdy/3.1]",
+                "SPDY/3.1",
+                "upstream: echo, upgrades: [websocket]",
+                "-",
+            ),
+        );
 
         let timeouts = |text: &str| format!("upstream: silent, timeouts: {{ {text} }}");
         for (key, name) in [
@@ -709,8 +722,13 @@ fn host(number: usize, side: usize) -> String {
 
 fn seen(see: See, case: &str, host: &str, port: u16, gateway: &Gateway, world: &World) -> String {
     let ask = || {
-        let request =
-            format!("GET /api/x?q=1 HTTP/1.1\r\nHost: {host}\r\nX-A: 1\r\nX-Remote-User: root\r\n\r\n");
+        let upgrade = match see {
+            See::Upgrade => "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\n",
+            _ => "",
+        };
+        let request = format!(
+            "GET /api/x?q=1 HTTP/1.1\r\nHost: {host}\r\nX-A: 1\r\nX-Remote-User: root\r\n{upgrade}\r\n"
+        );
         Client::plain(port)
             .send(request)
             .try_response()
@@ -734,6 +752,7 @@ fn seen(see: See, case: &str, host: &str, port: u16, gateway: &Gateway, world: &
     match see {
         See::Status => response.status.to_string(),
         See::Arrived(name) => text(&response.json()["headers"][name]),
+        See::Upgrade => text(&response.json()["headers"]["upgrade"]),
         See::Target => text(&response.json()["target"]),
         See::Header(name) => header(&response, name),
         See::Body => response.text(),
