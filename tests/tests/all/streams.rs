@@ -3,8 +3,9 @@
 use std::sync::{Mutex, mpsc};
 
 use vestibule_tests::certs::Certs;
-use vestibule_tests::client::Client;
+use vestibule_tests::client::{Client, ClientTls};
 use vestibule_tests::gateway::Gateway;
+use vestibule_tests::http2::{Http2Client, message};
 use vestibule_tests::origin::{Answer, Origin, Reply};
 use vestibule_tests::ports;
 use vestibule_tests::real::{Program, Server, ServerTls, Version};
@@ -38,6 +39,50 @@ fn a_response_body_passes_while_it_is_made() {
     }
     drop(sender);
     assert!(client.chunk().unwrap().is_empty());
+}
+
+#[test]
+fn each_server_sent_event_arrives_before_the_next_is_sent() {
+    let certs = Certs::new();
+    let pair = certs.server(&certs.authority("ca"), &["a.test"]);
+    let (plain, tls) = (ports::free(), ports::free());
+    for client in ["plain", "TLS", "HTTP/2"] {
+        let (origin, sender) = fed();
+        let _gateway = Gateway::start(&format!(
+            "version: 1\nlisteners:\n  web: {{ address: \"127.0.0.1:{plain}\" }}\n  web-tls: {{ address: \"127.0.0.1:{tls}\", \
+             tls: {{ certificates: [{{ cert: {}, key: {} }}] }} }}\n\
+             upstreams: {{ origin: {{ endpoints: [\"{}\"] }} }}\nroutes: [{{ upstream: origin }}]\n",
+            quoted(&pair.cert),
+            quoted(&pair.key),
+            origin.address()
+        ));
+        let events = |mut next: Box<dyn FnMut() -> Vec<u8> + '_>| {
+            for number in 0..20 {
+                // One after the other: the next event exists only when the one before has arrived.
+                let event = message(&format!("id: {number}\ndata: {}\n\n", "x".repeat(number * 300)));
+                sender.send(event.to_vec()).unwrap();
+                let mut come = Vec::new();
+                while come.len() < event.len() {
+                    come.extend(next());
+                }
+                assert_eq!(come, event, "{client}, event {number}");
+            }
+        };
+        if client == "HTTP/2" {
+            let client = Http2Client::tls(tls, "a.test");
+            let mut exchange = client.send(http::Request::get("https://a.test/").body(()).unwrap(), true);
+            assert_eq!(exchange.head().status(), 200);
+            events(Box::new(|| message(&exchange.message().expect("an event")).to_vec()));
+            continue;
+        }
+        let mut client = match client {
+            "TLS" => Client::tls(tls, &ClientTls { sni: Some("a.test"), ..ClientTls::default() }).unwrap(),
+            _ => Client::plain(plain),
+        };
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\nAccept: text/event-stream\r\n\r\n");
+        assert_eq!(client.head().status, 200);
+        events(Box::new(|| client.chunk().unwrap()));
+    }
 }
 
 #[test]
