@@ -16,6 +16,7 @@ use vestibule_tests::origin::{Answer, Origin, OriginTls, Reply, Request};
 use vestibule_tests::ports;
 
 use crate::example::{Example, repository, seen};
+use crate::kube;
 
 type Case = fn(Example);
 
@@ -24,8 +25,10 @@ const CASES: [(&str, Case); 16] = [
     ("dns-name.yaml", dns_name),
     ("grpc.yaml", grpc),
     ("headers.yaml", headers),
-    ("kube-api-l4.yaml", kube_api_l4),
-    ("kube-api-l7.yaml", kube_api_l7),
+    // What else kubectl does through them is in `kube`.
+    ("kube-api-l4.yaml", |example| kube::l4(example).answers()),
+    ("kube-api-l7-mtls.yaml", |example| kube::l7_mtls(example).answers()),
+    ("kube-api-l7-token.yaml", |example| kube::l7_token(example).answers()),
     ("landing-page.yaml", landing_page),
     ("mutual-tls.yaml", mutual_tls),
     ("other-name.yaml", other_name),
@@ -328,71 +331,6 @@ fn headers(mut example: Example) {
     assert_eq!(seen["x-request-id"], id);
     assert_eq!(response.header("x-served-by").unwrap(), format!("app {}", origin.address()));
     assert_eq!(response.header("server"), None);
-}
-
-fn kube_api_l7(mut example: Example) {
-    let certs = Certs::new();
-    let (ca, clients) = (certs.authority("kube CA"), certs.authority("Clients"));
-    let server = certs.server(&ca, &["kubernetes.default.svc"]);
-    // Two ports stand for the one API server, since a scripted origin either insists on a certificate or
-    // never asks.
-    let insisting = tls_echo(&server, Some(&clients));
-    example
-        .file("tls/kube-ca.crt", &ca.cert)
-        .pair("gateway", &certs.client(&clients, "gateway"))
-        .endpoints("kube-apiserver", [insisting.address()]);
-    let port = example.port("web");
-    let gateway = example.start();
-    assert_eq!(get(port, "localhost", "/").text(), "<h1>Cluster</h1>\n");
-    for (path, target) in [("/api/version", "/version"), ("/api/api/v1/namespaces", "/api/v1/namespaces")] {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer abc\r\n\r\n");
-        let echoed = seen(&Client::plain(port).send(request).response());
-        assert_eq!(
-            (&echoed["target"], &echoed["headers"]["host"]),
-            (&target.into(), &"kubernetes.default.svc".into())
-        );
-        assert!(echoed["headers"].get("authorization").is_none(), "{echoed}");
-    }
-    assert_eq!(insisting.handshakes()[0].client.as_deref(), Some("gateway"));
-    let (status, cause) = gateway.failure(port, "localhost", "/token/version");
-    assert_eq!((status, &*cause), (502, "tls_client_certificate_required"));
-    drop(gateway);
-
-    let lenient = tls_echo(&server, None);
-    let mut example = Example::of_file("kube-api-l7.yaml");
-    example
-        .file("tls/kube-ca.crt", &ca.cert)
-        .pair("gateway", &certs.client(&clients, "gateway"))
-        .endpoints("kube-apiserver", [lenient.address()]);
-    let port = example.port("web");
-    let _gateway = example.start();
-    let request = "GET /token/api/v1/pods HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer abc\r\n\r\n";
-    let echoed = seen(&Client::plain(port).send(request).response());
-    assert_eq!(
-        (&echoed["target"], &echoed["headers"]["authorization"]),
-        (&"/api/v1/pods".into(), &"Bearer abc".into())
-    );
-}
-
-fn kube_api_l4(mut example: Example) {
-    let certs = Certs::new();
-    let (ca, clients) = (certs.authority("kube CA"), certs.authority("Clients"));
-    let (server, admin) = (certs.server(&ca, &["kubernetes"]), certs.client(&clients, "admin"));
-    let kube = tls_echo(&server, Some(&clients));
-    example.endpoints("kube-apiserver", [format!("127.0.0.1:{}", ports::free()), kube.address()]);
-    let port = example.port("kube");
-    let gateway = example.start();
-    for _ in 0..2 {
-        let tls = ClientTls { sni: Some("kubernetes"), ca: Some(&ca.cert), certificate: Some(&admin) };
-        let response = Client::tls(port, &tls).unwrap().get("kubernetes", "/api/v1/nodes");
-        assert_eq!(seen(&response)["target"], "/api/v1/nodes");
-    }
-    assert_eq!(
-        kube.handshakes()[0].client.as_deref(),
-        Some("admin"),
-        "kubectl's own certificate has arrived"
-    );
-    assert!(gateway.line("\"bytes_in\"").contains("\"upstream\":\"kube-apiserver\""));
 }
 
 fn by_sni(mut example: Example) {

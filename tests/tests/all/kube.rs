@@ -1,13 +1,16 @@
-//! A real kube-apiserver behind the gateway: by path and certificate at layer 7, untouched at layer 4.
+//! A real kube-apiserver behind the gateway: kubectl through each of the example configurations, and what bare requests
+//! find at layer 7.
 
-use std::fs;
+mod journey;
+mod through;
+mod websocket;
+
 use std::process::Output;
 
 use vestibule_tests::client::Client;
-use vestibule_tests::gateway::Gateway;
-use vestibule_tests::ports;
-use vestibule_tests::process::{Pipe, Process};
-use vestibule_tests::real::{Kube, kubectl};
+use vestibule_tests::real::Kube;
+
+pub use through::{l4, l7_mtls, l7_token};
 
 use crate::{Edge, quoted};
 
@@ -117,42 +120,4 @@ fn a_watch_streams_through_layer_7() {
     assert!(made.status.success(), "{}", text(&made));
     let event = String::from_utf8(watch.chunk().unwrap()).unwrap();
     assert!(event.contains("ADDED") && event.contains("watched-l7"), "{event}");
-}
-
-#[test]
-fn layer_4_lets_kubectl_use_its_own_certificate() {
-    let kube = Kube::shared();
-    let port = ports::free();
-    let gateway = Gateway::start(&format!(
-        r#"
-version: 1
-listeners: {{ kube-l4: {{ address: "127.0.0.1:{port}", tcp: {{ upstream: kube, idle_timeout: 60s }} }} }}
-upstreams: {{ kube: {{ endpoints: ["127.0.0.1:{}"] }} }}
-"#,
-        kube.port
-    ));
-    let via = kube.kubeconfig_via(port);
-    let run = |args: &[&str]| {
-        let output = kubectl(&via).args(args).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", text(&output));
-        text(&output)
-    };
-    assert!(run(&["get", "namespaces", "-o", "name"]).contains("namespace/kube-system"));
-
-    let mut watch = kubectl(&via);
-    let watch = Process::spawn("kubectl get -w", watch.args(["get", "configmaps", "-w", "-o", "name"]));
-    let manifest = kube.file("l4.yaml");
-    for value in ["one", "two"] {
-        let text = format!(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: watched-l4 }}\ndata: {{ value: {value} }}\n"
-        );
-        fs::write(&manifest, text).unwrap();
-        assert!(run(&["apply", "-f", manifest.to_str().unwrap()]).contains("configmap/watched-l4"));
-        assert_eq!(run(&["get", "configmap", "watched-l4", "-o", "jsonpath={.data.value}"]), value);
-    }
-    watch
-        .find("watched-l4", |pipe, line| (pipe == Pipe::Out && line == "configmap/watched-l4").then_some(()));
-    run(&["delete", "configmap", "watched-l4"]);
-    drop(watch);
-    assert!(gateway.stop().success());
 }
