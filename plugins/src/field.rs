@@ -112,7 +112,7 @@ impl FieldPattern {
     }
 }
 
-fn is_framing(name: &HeaderName) -> bool {
+pub(crate) fn is_framing(name: &HeaderName) -> bool {
     FRAMING.contains(&name.as_str())
 }
 

@@ -1,18 +1,26 @@
 //! What a plugin is, and the built-in ones.
 //!
-//! A plugin sees header sections and nothing else: no socket, no clock it cannot be given, no YAML text.
+//! A plugin sees header sections. Files and upstreams are the gateway's to read and to ask, see `outbound`: nothing here opens
+//! a file or a socket, or knows YAML text.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod api_key;
+pub mod basic_auth;
 pub mod chain;
+pub mod claims;
 pub mod client;
 pub mod client_certificate;
+mod credential;
 pub mod decode;
 pub mod duration;
 mod field;
+pub mod forward_auth;
 pub mod headers;
 mod host;
 pub mod identity;
+pub mod jwt;
+pub mod kube_impersonate;
 pub mod one_or_many;
 pub mod outbound;
 pub mod path_rewrite;

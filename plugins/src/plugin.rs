@@ -55,6 +55,11 @@ pub trait Plugin: Send + Sync {
         &[]
     }
 
+    /// The name of a plugin without which this one has nothing to go by: one of that name has to stand before it.
+    fn stands_behind(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The rules of retrying, if this plugin is the one that sets them.
     fn retry(&self) -> Option<&RetryPolicy> {
         None

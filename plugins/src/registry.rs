@@ -8,7 +8,10 @@ use serde_yaml::{Mapping, Value};
 
 use crate::decode::decode;
 use crate::problem::{Path, Problem, did_you_mean};
-use crate::{Build, Plugin, Setting, client_certificate, headers, path_rewrite, request_id, retry};
+use crate::{
+    Build, Plugin, Setting, api_key, basic_auth, client_certificate, forward_auth, headers, jwt,
+    kube_impersonate, path_rewrite, request_id, retry,
+};
 
 /// The plugins that a file may name. Starts with the built-in ones; a third party adds its own.
 pub struct Registry {
@@ -26,8 +29,13 @@ impl Registry {
     /// The plugins of this crate.
     pub fn builtin() -> Self {
         Self { entries: BTreeMap::new() }
+            .with::<api_key::ApiKey>("api_key")
+            .with::<basic_auth::BasicAuth>("basic_auth")
             .with::<client_certificate::ClientCertificate>("client_certificate")
+            .with::<forward_auth::ForwardAuth>("forward_auth")
             .with::<headers::Headers>("headers")
+            .with::<jwt::Jwt>("jwt")
+            .with::<kube_impersonate::KubeImpersonate>("kube_impersonate")
             .with::<path_rewrite::PathRewrite>("path_rewrite")
             .with::<request_id::RequestId>("request_id")
             .with::<retry::Retry>("retry")
@@ -153,7 +161,20 @@ mod tests {
     #[test]
     fn the_builtin_plugins_are_named() {
         let names: Vec<_> = Registry::builtin().names().collect();
-        assert_eq!(names, ["headers", "path_rewrite", "request_id", "retry"]);
+        assert_eq!(
+            names,
+            [
+                "api_key",
+                "basic_auth",
+                "forward_auth",
+                "headers",
+                "jwt",
+                "kube_impersonate",
+                "path_rewrite",
+                "request_id",
+                "retry"
+            ]
+        );
     }
 
     #[test]
@@ -178,7 +199,7 @@ mod tests {
     fn an_unknown_plugin_is_refused_with_the_nearest_and_all() {
         assert_eq!(
             refusal("path-rewrit", "{}"),
-            ": no plugin is named `path-rewrit`; there are `client_certificate`, `headers`, `path_rewrite`, `request_id`, `retry` \
+            ": no plugin is named `path-rewrit`; there are `api_key`, `basic_auth`, `client_certificate`, `forward_auth`, `headers`, `jwt`, `kube_impersonate`, `path_rewrite`, `request_id`, `retry` \
              (did you mean `path_rewrite`?)"
         );
         assert!(refusal("wasm", "{}").ends_with("`retry`"));
@@ -202,7 +223,20 @@ mod tests {
         let schema = Registry::builtin().schema(&mut generator);
         let items = schema.get("oneOf").unwrap().as_array().unwrap();
         let keys: Vec<_> = items.iter().map(|item| item["required"][0].as_str().unwrap()).collect();
-        assert_eq!(keys, ["headers", "path_rewrite", "request_id", "retry"]);
+        assert_eq!(
+            keys,
+            [
+                "api_key",
+                "basic_auth",
+                "forward_auth",
+                "headers",
+                "jwt",
+                "kube_impersonate",
+                "path_rewrite",
+                "request_id",
+                "retry"
+            ]
+        );
         for (item, key) in items.iter().zip(keys) {
             assert_eq!(item["additionalProperties"], false, "{key}");
             assert_eq!(item["properties"].as_object().unwrap().keys().collect::<Vec<_>>(), [key]);

@@ -59,6 +59,18 @@ impl<'a> Target<'a> {
 pub(crate) fn replace_path(head: &mut RequestHeader, path: &[u8]) -> Result<(), TooLong> {
     let Some(target) = Target::of(head) else { return Ok(()) };
     let target = target.with_path(&encoded(path));
+    put(head, target)
+}
+
+/// Puts another query, or none, in the place of the request's own, which has no bytes that the other had not.
+pub(crate) fn replace_query(head: &mut RequestHeader, query: Option<&[u8]>) -> Result<(), TooLong> {
+    let Some(target) = Target::of(head) else { return Ok(()) };
+    let path = target.path;
+    let target = Target { query, ..target }.with_path(path);
+    put(head, target)
+}
+
+fn put(head: &mut RequestHeader, target: Vec<u8>) -> Result<(), TooLong> {
     if head.uri.authority().is_none() {
         return head.set_raw_path(&target).map_err(|_| TooLong);
     }

@@ -12,6 +12,8 @@
 //! | `${query.NAME}` | the first parameter of that name, percent-decoded (a `+` stays a plus) |
 //! | `${cookie.NAME}` | the first cookie of that name |
 //! | `${client_cert.NAME}` | of the client's verified certificate, several joined with `,`: `subject`, `issuer`, `common_name`, `organization`, `dns`, `uri`, `email`, `ip`, `serial`, `not_after`, `fingerprint`, `pem` (URL-escaped) |
+//! | `$user` | the name that a plugin before has proven the client to have |
+//! | `${jwt.NAME}` | a claim of the token that a `jwt` before has verified; `.` leads into a map, and a list is joined with `,` |
 //! | `${env.NAME}` | of the gateway's environment, read once at load |
 //! | `$$` | a dollar sign |
 //!
@@ -27,7 +29,7 @@ use pingora_http::RequestHeader;
 
 use crate::problem::{Path, Problem, did_you_mean};
 use crate::target::Target;
-use crate::{ClientCertPart, RequestInfo, host};
+use crate::{ClientCertPart, RequestInfo, claims, host};
 
 /// A text that may vary from request to request.
 #[derive(Clone)]
@@ -74,6 +76,8 @@ pub enum Variable {
     QueryParameter(String),
     Cookie(String),
     ClientCert(ClientCertPart),
+    User,
+    Claim(String),
 }
 
 impl Template {
@@ -176,7 +180,7 @@ impl fmt::Debug for Template {
 }
 
 /// The names that stand by themselves.
-const PLAIN: [(&str, Variable); 13] = [
+const PLAIN: [(&str, Variable); 14] = [
     ("host", Variable::Host),
     ("path", Variable::Path),
     ("query", Variable::Query),
@@ -190,10 +194,11 @@ const PLAIN: [(&str, Variable); 13] = [
     ("endpoint", Variable::Endpoint),
     ("sni", Variable::Sni),
     ("config", Variable::Config),
+    ("user", Variable::User),
 ];
 
 /// The names that take another one behind a dot.
-const GROUPS: [&str; 5] = ["header", "query", "cookie", "client_cert", "env"];
+const GROUPS: [&str; 6] = ["header", "query", "cookie", "client_cert", "jwt", "env"];
 
 impl Variable {
     /// What stands between `${` and `}`.
@@ -212,6 +217,7 @@ impl Variable {
                 .map_err(|_| problem(format!("`{member}` in `${{{name}}}` is not a header name"))),
             "query" => Ok(Self::QueryParameter(member.to_owned())),
             "cookie" => Ok(Self::Cookie(member.to_owned())),
+            "jwt" => Ok(Self::Claim(member.to_owned())),
             "client_cert" => ClientCertPart::parse(member).map(Self::ClientCert).ok_or_else(|| {
                 let names = ClientCertPart::ALL.map(|(name, _)| name);
                 let told =
@@ -276,6 +282,8 @@ impl Variable {
             Self::QueryParameter(name) => return query_parameter(query(head), name.as_bytes()),
             Self::Cookie(name) => return cookie(head, name.as_bytes()).into(),
             Self::ClientCert(part) => return client_cert(*part, info),
+            Self::Claim(name) => return claim(name, info),
+            Self::User => info.identity.user().unwrap_or_default(),
             Self::Method => head.method.as_str(),
             Self::Scheme => info.scheme,
             Self::RequestId => info.request_id,
@@ -305,6 +313,14 @@ fn client_ip(info: &RequestInfo<'_>) -> Vec<u8> {
         let _ = write!(text, "{ip}");
     }
     text
+}
+
+fn claim<'a>(name: &str, info: &RequestInfo<'a>) -> Cow<'a, [u8]> {
+    match info.identity.claims().and_then(|given| claims::find(given, name)).and_then(claims::text) {
+        None => Cow::Borrowed(b""),
+        Some(Cow::Borrowed(text)) => text.as_bytes().into(),
+        Some(Cow::Owned(text)) => text.into_bytes().into(),
+    }
 }
 
 fn client_cert<'a>(part: ClientCertPart, info: &RequestInfo<'a>) -> Cow<'a, [u8]> {
@@ -354,7 +370,7 @@ fn cookie<'a>(head: &'a RequestHeader, name: &[u8]) -> &'a [u8] {
 }
 
 /// A `%` without two hex digits behind it stays as it is.
-fn percent_decoded(encoded: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn percent_decoded(encoded: &[u8]) -> Cow<'_, [u8]> {
     if !encoded.contains(&b'%') {
         return encoded.into();
     }
@@ -419,7 +435,7 @@ fn unknown<'a>(given: &str, near: impl IntoIterator<Item = &'a str>) -> Problem 
     let plain = PLAIN.map(|(name, _)| format!("${name}")).join(", ");
     problem(format!(
         "no variable is named `{given}`; there are {plain}, ${{header.NAME}}, ${{query.NAME}}, ${{cookie.NAME}}, \
-         ${{client_cert.NAME}} and ${{env.NAME}}"
+         ${{client_cert.NAME}}, ${{jwt.NAME}} and ${{env.NAME}}"
     ))
     .maybe(did_you_mean(given, near))
 }
@@ -433,8 +449,8 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ClientCertificate;
     use crate::testing::{INFO, get, told};
+    use crate::{ClientCertificate, Identity};
 
     fn env(name: &str) -> Option<String> {
         (name == "TOKEN").then(|| "s3cret$host".to_owned())
@@ -464,7 +480,12 @@ mod tests {
             fingerprint: "ab12".into(),
             pem: "-----BEGIN%20".into(),
         };
+        let identity = Identity::new();
+        identity.set_user("alice".into());
+        let claims = serde_json::json!({ "sub": "7", "realm_access": { "roles": ["dev", "ops"] } });
+        identity.set_claims(claims.as_object().unwrap().clone());
         let info = RequestInfo {
+            identity: &identity,
             endpoint: Some("10.0.0.9:443"),
             sni: Some("up.example"),
             client_certificate: Some(&certificate),
@@ -521,6 +542,10 @@ mod tests {
             ("${client_cert.serial}", "0a"),
             ("${client_cert.not_after}", "2030-01-01T00:00:00Z"),
             ("${client_cert.pem}", "-----BEGIN%20"),
+            ("$user", "alice"),
+            ("${jwt.sub}", "7"),
+            ("${jwt.realm_access.roles}", "dev,ops"),
+            ("${jwt.absent}", ""),
             ("Bearer ${env.TOKEN}", "Bearer s3cret$host"),
             ("$$", "$"),
             ("$$host", "$host"),
@@ -546,6 +571,8 @@ mod tests {
             "${client_cert.subject}",
             "${client_cert.common_name}",
             "${client_cert.ip}",
+            "$user",
+            "${jwt.sub}",
         ] {
             assert_eq!(parse(text).unwrap().render(&head, &info), "", "{text}");
         }
@@ -599,8 +626,8 @@ mod tests {
         assert_eq!(
             refusal("$hots"),
             ": no variable is named `$hots`; there are $host, $path, $query, $method, $scheme, $client_ip, \
-             $request_id, $listener, $route, $upstream, $endpoint, $sni, $config, ${header.NAME}, ${query.NAME}, \
-             ${cookie.NAME}, ${client_cert.NAME} and ${env.NAME} \
+             $request_id, $listener, $route, $upstream, $endpoint, $sni, $config, $user, ${header.NAME}, ${query.NAME}, \
+             ${cookie.NAME}, ${client_cert.NAME}, ${jwt.NAME} and ${env.NAME} \
              (did you mean `$host`?)"
         );
         for (text, hint) in [

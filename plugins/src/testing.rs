@@ -8,7 +8,10 @@ use std::task::{Context, Poll, Waker};
 
 use pingora_http::RequestHeader;
 
-use crate::{Files, Identity, Outbound, Path, Plugin, Problem, Registry, RequestInfo, Setting, Upstream};
+use crate::outbound::Asking;
+use crate::{
+    Files, Identity, Limits, Outbound, Path, Plugin, Problem, Registry, RequestInfo, Setting, Upstream,
+};
 
 pub const ROUTE: Setting<'static> =
     Setting { route: Some("kube-api"), matches_by_prefix: true, files: &Nothing, outbound: &Nothing };
@@ -23,6 +26,25 @@ impl Files for Nothing {
 
     fn secret(&self, file: &FilePath, at: &Path) -> Result<Vec<u8>, Problem> {
         self.bytes(file, at)
+    }
+}
+
+/// Every upstream, and no answer.
+pub struct Silent;
+
+impl Outbound for Silent {
+    fn upstream(&self, _: &str, _: &Path) -> Result<Arc<dyn Upstream>, Problem> {
+        Ok(Arc::new(Self))
+    }
+}
+
+impl Upstream for Silent {
+    fn name(&self) -> &str {
+        "silent"
+    }
+
+    fn ask(&self, _: http::Request<bytes::Bytes>, _: Limits) -> Asking<'_> {
+        Box::pin(std::future::pending())
     }
 }
 
@@ -81,6 +103,11 @@ pub fn refusal(name: &str, config: &str) -> String {
 
 /// Builds every item of every ```yaml block in the head of a source file, as they would stand in `plugins:`.
 pub fn plugins_of_doc(source: &str) -> Vec<Arc<dyn Plugin>> {
+    plugins_of_doc_in(source, &ROUTE)
+}
+
+/// The same for plugins that ask for files or upstreams.
+pub fn plugins_of_doc_in(source: &str, setting: &Setting<'_>) -> Vec<Arc<dyn Plugin>> {
     let doc: String = source
         .lines()
         .take_while(|line| line.starts_with("//!"))
@@ -90,7 +117,7 @@ pub fn plugins_of_doc(source: &str) -> Vec<Arc<dyn Plugin>> {
     let mut plugins = Vec::new();
     for item in blocks.flat_map(|block| yaml(block).as_sequence().unwrap().clone()) {
         let (name, config) = item.as_mapping().unwrap().iter().next().unwrap();
-        let built = Registry::builtin().build(name.as_str().unwrap(), config, &ROUTE);
+        let built = Registry::builtin().build(name.as_str().unwrap(), config, setting);
         plugins.push(built.unwrap_or_else(|problems| panic!("{}", told(&problems))));
     }
     assert!(!plugins.is_empty(), "the doc holds no YAML");

@@ -103,7 +103,20 @@ mod tests {
             .flat_map(|plugin| plugin["properties"].as_object().unwrap().keys())
             .map(String::as_str)
             .collect();
-        assert_eq!(names, ["headers", "path_rewrite", "request_id", "retry"]);
+        assert_eq!(
+            names,
+            [
+                "api_key",
+                "basic_auth",
+                "forward_auth",
+                "headers",
+                "jwt",
+                "kube_impersonate",
+                "path_rewrite",
+                "request_id",
+                "retry"
+            ]
+        );
         let text = schema.to_string();
         assert!(["strip_prefix", "retry_on", "trust_headers"].iter().all(|key| text.contains(key)), "{text}");
     }

@@ -167,9 +167,9 @@ mod tests {
     use std::path::Path;
     use std::ptr;
 
+    use vestibule_plugins::Registry;
     use vestibule_plugins::retry::RetryPolicy;
 
-    use vestibule_plugins::Registry;
 
     use super::*;
     use crate::config::parse;

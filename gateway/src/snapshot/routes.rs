@@ -84,6 +84,7 @@ impl Bench<'_> {
             return None;
         }
         let links: Vec<Link> = self.common.iter().cloned().chain(own).collect();
+        problems.extend(not_behind(&links));
         problems.extend(not_to_trust(&links, &config.trust_headers, &at.key("trust_headers")));
         if problems.len() > before {
             return None;
@@ -389,6 +390,25 @@ pub fn plugins(
         }
     }
     built
+}
+
+/// The plugins that lack the one before them by which they go.
+fn not_behind(links: &[Link]) -> Vec<Problem> {
+    let lacks = links.iter().enumerate().filter_map(|(index, link)| {
+        let wanted = link.plugin.stands_behind()?;
+        let stands = links[..index].iter().any(|before| last(&before.at) == wanted);
+        (!stands).then(|| {
+            Problem::new(
+                link.at.clone(),
+                format!(
+                    "`{}` goes by what a `{wanted}` before it verifies, and none stands there",
+                    last(&link.at)
+                ),
+            )
+            .hint(format!("put a `{wanted}` before it"))
+        })
+    });
+    lacks.collect()
 }
 
 /// The trusted headers of a route that only one of its plugins may write.
