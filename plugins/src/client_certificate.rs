@@ -120,6 +120,10 @@ impl Plugin for ClientCertificate {
         Hooks { request: true, ..Hooks::default() }
     }
 
+    fn authenticates(&self) -> bool {
+        true
+    }
+
     fn request(&self, _: &mut RequestHeader, info: &RequestInfo<'_>) -> Verdict {
         let detail = match info.client_certificate {
             Some(certificate) if self.rules.iter().all(|rule| rule.takes(certificate)) => {

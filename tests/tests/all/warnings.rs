@@ -97,7 +97,11 @@ fn what_is_shipped_and_documented_gives_no_warning_but_a_meant_one() {
     for block in shipped.iter().filter(|block| !own_plugin(block)) {
         let told = block.example().check(&binary());
         let err = text(&told.stderr);
-        let warnings: Vec<_> = err.lines().filter(|line| line.starts_with("warning: ")).collect();
+        // What lends its certificate to everybody on purpose says so.
+        let lent =
+            |line: &&str| line.contains("for everybody") && block.text.contains("# Anybody who reaches");
+        let warnings = err.lines().filter(|line| line.starts_with("warning: "));
+        let warnings: Vec<_> = warnings.filter(|line| !lent(line)).collect();
         // The page shows which route a request does not take.
         let expected: &[&str] = match block.text.contains("name: numbered") {
             true => &[

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod circles;
+mod identity;
 mod key_log;
 mod permissions;
 mod sni;
@@ -33,9 +34,10 @@ use crate::upstream::Upstream;
 /// Looks at a configuration and adds its warnings, whose form is that of problems.
 type Lint = fn(&Subject<'_>, &mut Vec<Problem>);
 
-const LINTS: [Lint; 10] = [
+const LINTS: [Lint; 11] = [
     certificates::certificates,
     circles::circles,
+    identity::identity,
     key_log::key_log,
     permissions::permissions,
     sni::sni,
