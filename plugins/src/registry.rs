@@ -166,6 +166,7 @@ mod tests {
             [
                 "api_key",
                 "basic_auth",
+                "client_certificate",
                 "forward_auth",
                 "headers",
                 "jwt",
@@ -228,6 +229,7 @@ mod tests {
             [
                 "api_key",
                 "basic_auth",
+                "client_certificate",
                 "forward_auth",
                 "headers",
                 "jwt",

@@ -108,6 +108,7 @@ mod tests {
             [
                 "api_key",
                 "basic_auth",
+                "client_certificate",
                 "forward_auth",
                 "headers",
                 "jwt",

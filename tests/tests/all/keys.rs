@@ -1,5 +1,6 @@
 //! Nothing that the file may say is without effect: each key of the schema has a case that is seen from outside.
 
+mod auth;
 mod clients;
 mod file;
 mod reload;
@@ -40,6 +41,7 @@ fn each_key_of_the_file_has_a_case_that_sees_it() {
 
     let mut cases: BTreeSet<String> = route::KEYS
         .iter()
+        .chain(auth::KEYS)
         .chain(file::KEYS)
         .chain(clients::KEYS)
         .chain(reload::KEYS)

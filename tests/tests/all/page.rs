@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_yaml::{Mapping, Value};
 use vestibule_tests::certs::Certs;
 
+use crate::auth::issuer::Issuer;
 use crate::example::{Example, repository};
 
 /// A page of the documentation.
@@ -102,12 +103,17 @@ impl Block {
         let crl = certs.crl(&ca, &[]);
         let token = certs.folder().join("token");
         fs::write(&token, "token").unwrap();
+        let (keys, users) = (certs.folder().join("keys.json"), certs.folder().join("users.htpasswd"));
+        fs::write(&keys, Issuer::new("one").keys()).unwrap();
+        fs::write(&users, format!("alice:{}\n", bcrypt::hash("sesame", 4).unwrap())).unwrap();
         for (key, file) in files(&serde_yaml::from_str(&whole).unwrap()) {
             let from = match key.as_str() {
                 "key" => &pair.key,
                 "cert" => &pair.cert,
                 "crl" => &crl,
                 "token_file" => &token,
+                "file" if file.ends_with(".json") => &keys,
+                "file" if file.ends_with(".htpasswd") => &users,
                 _ => &ca.cert,
             };
             example.file(&file, from);
@@ -140,9 +146,10 @@ pub fn files(value: &Value) -> Vec<(String, String)> {
         Value::Mapping(map) => map
             .iter()
             .flat_map(|(key, value)| match (key.as_str(), value.as_str()) {
-                (Some(key @ ("cert" | "key" | "ca" | "crl" | "file" | "token_file")), Some(file))
-                    if file != "system" =>
-                {
+                (
+                    Some(key @ ("cert" | "key" | "ca" | "crl" | "file" | "token_file" | "keys_file")),
+                    Some(file),
+                ) if file != "system" => {
                     vec![(key.to_owned(), file.to_owned())]
                 }
                 _ => files(value),
