@@ -46,7 +46,7 @@ pub struct BasicAuth {
     challenge: HeaderValue,
     forward: bool,
     known: Known,
-    running: Semaphore,
+    running: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
@@ -122,14 +122,17 @@ impl Build for BasicAuth {
                 challenge,
                 forward: config.forward,
                 known: Known { key, until: ArcSwap::default() },
-                running: Semaphore::new(
-                    (std::thread::available_parallelism().map_or(2, usize::from) / 2).max(1),
-                ),
+                running: Arc::new(Semaphore::new(threads())),
                 waiting: AtomicUsize::new(0),
             }),
             _ => Err(problems),
         }
     }
+}
+
+/// Half the cores: the other half is for those who pass.
+fn threads() -> usize {
+    (std::thread::available_parallelism().map_or(2, usize::from) / 2).max(1)
 }
 
 /// Lines are told by their number: what stands in them is nobody's business.
@@ -228,18 +231,22 @@ impl BasicAuth {
             return Some(true);
         }
         let _place = Waiting::enter(&self.waiting)?;
-        let _permit = self.running.acquire().await.ok()?;
+        let permit = self.running.clone().acquire_owned().await.ok()?;
         // Others that wait with the same password need not find out again.
         if self.known.has(&mark) {
             return Some(true);
         }
         // A user that does not exist is looked for with the hash of another.
         let (users, name) = (self.users.clone(), user.to_owned());
-        let verified = tokio::task::spawn_blocking(move || match users.get(&name) {
-            Some(hash) => hash.is_of(&password),
-            None => {
-                let _ = users.values().next().map(|hash| hash.is_of(&password));
-                false
+        let verified = tokio::task::spawn_blocking(move || {
+            // Until the work is done, even where the client goes away meanwhile.
+            let _permit = permit;
+            match users.get(&name) {
+                Some(hash) => hash.is_of(&password),
+                None => {
+                    let _ = users.values().next().map(|hash| hash.is_of(&password));
+                    false
+                }
             }
         });
         let is_right = verified.await.unwrap_or(false);
