@@ -200,3 +200,48 @@ impl KeptPlugins {
         self.0.lock().unwrap().built.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::snapshot::{Snapshot, Workshop, load};
+
+    const ENDPOINTS: &str = "['127.0.0.1:2']";
+
+    fn plugin(snapshot: &Snapshot, route: usize) -> *const () {
+        let link = snapshot.routes[route].chain.links().next().unwrap();
+        Arc::as_ptr(&link.plugin).cast()
+    }
+
+    #[test]
+    fn a_plugin_is_built_anew_where_a_file_or_an_upstream_of_its_differs() {
+        let folder = tempfile::tempdir().unwrap();
+        let (workshop, path) = (Workshop::new(Registry::builtin()), folder.path().join("gateway.yaml"));
+        let loaded = |key: &str, auth: &str, comment: &str| {
+            fs::write(folder.path().join("keys"), format!("shop:{}\n", key.repeat(64))).unwrap();
+            let yaml = format!(
+                "version: 1\nlisteners: {{ web: {{ address: '127.0.0.1:0' }} }}\n\
+                 upstreams: {{ auth: {{ {auth} }}, other: {{ endpoints: {ENDPOINTS} }} }}\nroutes:\n\
+                 - {{ match: {{ paths: /a }}, respond: {{}}, plugins: [api_key: {{ header: x-key, keys_file: keys }}] }}\n\
+                 - {{ match: {{ paths: /b }}, respond: {{}}, plugins: [forward_auth: {{ upstream: auth, path: /v }}] }}\n\
+                 {comment}"
+            );
+            fs::write(&path, yaml).unwrap();
+            load(&path, &workshop).unwrap()
+        };
+        let plain = format!("endpoints: {ENDPOINTS}");
+        let first = loaded("0", &plain, "");
+        let check = |next: &Snapshot, is_same: [bool; 2]| {
+            let same = [0, 1].map(|route| plugin(&first, route) == plugin(next, route));
+            assert_eq!(same, is_same);
+        };
+        check(&loaded("0", &plain, "# the same\n"), [true, true]);
+        check(&loaded("1", &plain, ""), [false, true]);
+        check(&loaded("0", &format!("{plain}, host: a.test"), ""), [true, false]);
+        check(&loaded("0", &format!("{plain}, tls: {{ verify: off }}"), ""), [true, false]);
+        check(&loaded("0", &plain, "# back, and the first is still held\n"), [true, true]);
+        assert_eq!(first.warnings.count(), 1, "what a plugin asks is used, and the other is not");
+    }
+}
