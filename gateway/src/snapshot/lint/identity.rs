@@ -50,7 +50,7 @@ impl Subject<'_> {
                 .all()
                 .iter()
                 .all(|policy| policy.clients.as_ref().is_some_and(|clients| clients.required)),
-            Protocol::Http | Protocol::Tcp { .. } => false,
+            Protocol::Http | Protocol::Tcp(_) | Protocol::Udp { .. } => false,
         })
     }
 }
