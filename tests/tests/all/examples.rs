@@ -20,13 +20,14 @@ use crate::kube;
 
 type Case = fn(Example);
 
-const CASES: [(&str, Case); 16] = [
+const CASES: [(&str, Case); 18] = [
     ("by-sni.yaml", by_sni),
     ("dns-name.yaml", dns_name),
     ("grpc.yaml", grpc),
     ("headers.yaml", headers),
     // What else kubectl does through them is in `kube`.
     ("kube-api-l4.yaml", |example| kube::l4(example).answers()),
+    ("kube-api-l7-impersonate.yaml", |example| kube::l7_impersonate(example).answers()),
     ("kube-api-l7-mtls.yaml", |example| kube::l7_mtls(example).answers()),
     ("kube-api-l7-token.yaml", |example| kube::l7_token(example).answers()),
     ("landing-page.yaml", landing_page),

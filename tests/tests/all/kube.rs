@@ -10,7 +10,7 @@ use std::process::Output;
 use vestibule_tests::client::Client;
 use vestibule_tests::real::Kube;
 
-pub use through::{l4, l7_mtls, l7_token};
+pub use through::{l4, l7_impersonate, l7_mtls, l7_token};
 
 use crate::{Edge, quoted};
 

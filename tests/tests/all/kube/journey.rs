@@ -31,6 +31,11 @@ fn kubectl_through_layer_7_by_the_gateways_certificate() {
     journey(&through::l7_mtls(Example::of_file("kube-api-l7-mtls.yaml")));
 }
 
+#[test]
+fn kubectl_through_layer_7_by_impersonation() {
+    journey(&through::l7_impersonate(Example::of_file("kube-api-l7-impersonate.yaml")));
+}
+
 /// Everything, in a namespace of the user's own.
 fn journey(through: &Through) {
     let namespace = through.name;

@@ -69,7 +69,29 @@ pub fn l7_mtls(mut example: Example) -> Through {
     example.file("tls/people-ca.crt", &kube.file("ca.crt")).pair("gateway", &kube.pair("gateway"));
     let alice = kube.pair("alice");
     let gateway = ("gateway", "--user=gateway");
+    may_impersonate(&kube);
     started(example, kube, "l7-mtls", gateway, port, Some(alice), None)
+}
+
+/// Alice's certificate lets her in, and the gateway asks in her name.
+pub fn l7_impersonate(mut example: Example) -> Through {
+    let kube = Kube::shared();
+    let port = before(&kube, &mut example);
+    example.file("tls/people-ca.crt", &kube.file("ca.crt")).pair("gateway", &kube.pair("gateway"));
+    let alice = kube.pair("alice");
+    may_impersonate(&kube);
+    started(example, kube, "l7-impersonate", ALICE, port, Some(alice), None)
+}
+
+/// Gives the gateway's user the right that the documentation names. Where the gateway asks as itself, it has it too: so a
+/// client's own claim would be believed, if it arrived.
+fn may_impersonate(kube: &Kube) {
+    let page = Page::read("docs/kubernetes-api.md");
+    let role = page.blocks().into_iter().find(|block| block.kind == "yaml role").expect("a role").text;
+    let manifest = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&manifest, role).unwrap();
+    let args = ["apply", "-f", manifest.path().to_str().unwrap()];
+    ok(kube.kubectl(&args), &args);
 }
 
 /// What the examples of layer 7 have in common.
