@@ -7,6 +7,7 @@
 
 mod host;
 mod names;
+pub mod normal;
 mod path;
 mod query;
 mod rank;

@@ -1,10 +1,12 @@
 //! Path patterns: the very path, a prefix element by element, or a regex.
-//! Paths are compared byte for byte: no percent-escape is decoded, no `..` or `//` is resolved.
+//! Paths are compared byte for byte. Those of requests are in the form of `normal`, and so is what is written here, as far
+//! as bytes go that no path may carry.
 
 use std::fmt;
 
 use regex::Regex;
 
+use super::normal::{DotSegments, EncodedSlashes, PathRules, Slashes, normalize};
 use super::rank::PathRank;
 use super::text::compile;
 
@@ -25,7 +27,7 @@ impl PathPattern {
     /// The path `text` itself.
     pub fn exact(text: &str) -> Result<Self, String> {
         check_path(text)?;
-        Ok(Self::Exact(text.to_owned()))
+        Ok(Self::Exact(ascii(text)))
     }
 
     /// `text` and everything below it; `/api/` and `/api` are the same prefix.
@@ -36,7 +38,7 @@ impl PathPattern {
                 "path `{text}` has an empty element (`//`), which a prefix may not have: use a regex"
             ));
         }
-        Ok(Self::Prefix(text.strip_suffix('/').unwrap_or(text).to_owned()))
+        Ok(Self::Prefix(ascii(text.strip_suffix('/').unwrap_or(text))))
     }
 
     /// A regex of the crate `regex`: linear time, no look-around, no back-references.
@@ -64,6 +66,18 @@ impl fmt::Display for PathPattern {
             Self::Regex(regex) => write!(f, "regex: {regex}"),
         }
     }
+}
+
+/// The text with its letters beyond ASCII escaped, as those of a request are.
+fn ascii(text: &str) -> String {
+    let mut ascii = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            0x80.. => ascii.push_str(&format!("%{byte:02X}")),
+            byte => ascii.push(char::from(byte)),
+        }
+    }
+    ascii
 }
 
 fn starts_with_elements(path: &str, prefix: &str) -> bool {
@@ -95,8 +109,23 @@ fn check_path(text: &str) -> Result<(), String> {
         let (text, mended) = (text.escape_debug(), escaped(text));
         return Err(format!("path `{text}` has a space or control character: write `{mended}`"));
     }
-    Ok(())
+    let written = ascii(text);
+    match normalize(written.as_bytes(), &ANY) {
+        Ok(normal) if *normal == *written.as_bytes() => Ok(()),
+        Ok(normal) => {
+            let normal = String::from_utf8_lossy(&normal);
+            Err(format!("path `{text}` is none that a request is matched by: write `{normal}`"))
+        }
+        Err(fault) => Err(format!("path `{text}` is refused in requests, as {fault}")),
+    }
 }
+
+/// What some listener may let pass.
+const ANY: PathRules = PathRules {
+    encoded_slashes: EncodedSlashes::Keep,
+    slashes: Slashes::Keep,
+    dot_segments: DotSegments::Resolve,
+};
 
 fn escaped(text: &str) -> String {
     text.chars()
@@ -154,6 +183,7 @@ mod tests {
         check("/", "/", true);
         check("/", "/x", false);
         check("//x", "//x", true);
+        check("/café", "/caf%C3%A9", true);
     }
 
     #[test]
@@ -181,6 +211,11 @@ mod tests {
         both("/a?b=c", "path `/a?b=c` has a query: write `/a`, and the parameters under `query`");
         both("/a#b", "path `/a#b` has a fragment, which no client sends: write `/a`");
         both("/a b\n", "path `/a b\\n` has a space or control character: write `/a%20b%0A`");
+        both("/a/../%62", "path `/a/../%62` is none that a request is matched by: write `/b`");
+        both(
+            "/%zz",
+            "path `/%zz` is refused in requests, as a `%` without two hexadecimal digits in the path",
+        );
         let message = "path `/a//b` has an empty element (`//`), which a prefix may not have: use a regex";
         assert_eq!(PathPattern::prefix("/a//b").unwrap_err(), message);
         assert_eq!(PathPattern::regex("/(a").unwrap_err(), "regex `/(a` does not compile: unclosed group");
