@@ -12,6 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::limits::LimitsConfig;
+use super::paths::PathsConfig;
 use super::scalar::{self, TextOrMap, Word};
 use super::tls::TlsVersion;
 
@@ -46,6 +47,9 @@ pub struct ListenerConfig {
     /// What one client may ask. Each limit is finite by default.
     #[serde(default, deserialize_with = "scalar::given")]
     pub limits: Option<LimitsConfig>,
+    /// What becomes of paths that can be read in more than one way.
+    #[serde(default, deserialize_with = "scalar::given")]
+    pub paths: Option<PathsConfig>,
     /// How long a client may stay idle. Default 60s.
     #[serde(default = "a_minute_idle")]
     pub keepalive: KeepaliveConfig,

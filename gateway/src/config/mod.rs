@@ -9,12 +9,14 @@ pub mod edit;
 pub mod limits;
 pub mod listener;
 pub mod load;
+pub mod paths;
 pub mod plugin;
 pub mod redact;
 pub mod reload;
 pub mod route;
 pub mod scalar;
 pub mod server;
+mod size;
 mod syntax;
 pub mod tls;
 mod tree;
@@ -36,6 +38,7 @@ pub use listener::{
     SniPolicyConfig, TcpConfig, UdpConfig,
 };
 pub use load::{Loaded, list, load, parse};
+pub use paths::{DotSegmentsConfig, EncodedSlashesConfig, PathsConfig};
 pub use plugin::PluginConfig;
 pub use reload::{GuardConfig, ReloadConfig, StageConfig};
 pub use route::{

@@ -180,6 +180,18 @@ causes! {
     MisdirectedRequest: "misdirected_request",
         "the connection was made for a name of another client certificate policy than the Host's",
         "let the client connect with the Host as its SNI, or ask the same of both names: `tls: { by_sni: … }`";
+    /// The client sends its request too slowly.
+    ClientTooSlow: "client_too_slow",
+        "the client took too long to send its request",
+        "if its network is that slow, raise `head_timeout`, or lower `body_rate`, of the listener: `limits: { … }`";
+    /// A head that is too large.
+    HeadTooLarge: "head_too_large",
+        "the request has a larger head, or more fields, than the listener allows",
+        "if it is to pass, raise `head_size` or `headers` of the listener: `limits: { … }`";
+    /// A target that is too long.
+    UrlTooLong: "url_too_long",
+        "the request's URL is longer than the listener allows",
+        "if it is to pass, raise `url` of the listener: `limits: { … }`";
     /// A request that is not legal HTTP.
     RequestInvalid: "request_invalid",
         "the request is not legal HTTP",
@@ -273,6 +285,9 @@ impl Cause {
             Cause::BodyTooLarge => 413,
             Cause::RateLimited => 429,
             Cause::PluginUnavailable => 503,
+            Cause::ClientTooSlow => 408,
+            Cause::UrlTooLong => 414,
+            Cause::HeadTooLarge => 431,
             // RFC 9110 section 15.5.20: the client may ask again by another connection.
             Cause::ClientTermsChanged | Cause::MisdirectedRequest | Cause::HostPassedThrough => 421,
             Cause::Internal => 500,

@@ -75,6 +75,7 @@ pub fn of_error(error: &Error, reused: bool) -> Failure {
         ErrorType::HTTPStatus(_) if upstream => Cause::UpstreamStatus,
         _ if matches!(error.esource, pingora_core::ErrorSource::Downstream) => match error.etype {
             ErrorType::InvalidHTTPHeader => Cause::RequestInvalid,
+            ErrorType::ReadTimedout => Cause::ClientTooSlow,
             _ => Cause::ClientClosed,
         },
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Cause::UpstreamTimeout,

@@ -27,7 +27,7 @@ use crate::observe::OverLimit;
 use crate::proxy;
 use crate::proxy::ctx::Client;
 use crate::snapshot::Listener;
-use crate::snapshot::limits::Http2Limits;
+use crate::snapshot::limits::{Http2Limits, Limits};
 
 /// How many malformed requests a connection may send; the engine's own loop has the same bound.
 const MALFORMED: usize = 32;
@@ -48,14 +48,14 @@ pub async fn http_2(stream: impl IO + 'static, client: &Client, services: &Servi
     });
     let frames = Arc::new(Frames::default());
     let stream = Counted::new(stream, &listener.limits.http2, frames.clone());
-    let options = options(&listener.limits.http2);
+    let (options, requests) = (options(&listener.limits), &listener.limits.requests);
     let mut connection = match timeout(HANDSHAKE, handshake(Box::new(stream), Some(options))).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return log::debug!("no HTTP/2 connection: {error}"),
         Err(_) => return log::debug!("no HTTP/2 connection in {HANDSHAKE:?}"),
     };
     let streams = Arc::new(Streams::default());
-    let (shutdown, mut closing, mut malformed) = (over.clone(), false, 0);
+    let (shutdown, mut closing, mut malformed, mut begun) = (over.clone(), false, 0, 0);
     // A listener that keeps no connection waits for a first request all the same.
     let mut idle = match listener.idle_timeout {
         Duration::ZERO => Duration::from_secs(FIRST_REQUEST),
@@ -83,6 +83,11 @@ pub async fn http_2(stream: impl IO + 'static, client: &Client, services: &Servi
         match accepted {
             Ok(Some(H2Accept::Session(session))) => {
                 idle = listener.idle_timeout;
+                begun += 1;
+                if begun >= requests.requests_per_connection && !closing {
+                    connection.graceful_shutdown();
+                    closing = true;
+                }
                 let (engine, open, over) =
                     (services.engine.clone(), Streams::enter(&streams), shutdown.clone());
                 tokio::spawn(proxy::on(services.live.hold(), async move {
@@ -110,12 +115,14 @@ pub async fn http_2(stream: impl IO + 'static, client: &Client, services: &Servi
 }
 
 /// The engine's bounds, and over them the listener's.
-fn options(limits: &Http2Limits) -> H2Options {
+fn options(limits: &Limits) -> H2Options {
     let mut options = default_h2_options();
-    options.max_concurrent_streams(limits.streams);
+    let Http2Limits { streams, .. } = limits.http2;
+    options.max_concurrent_streams(streams);
     // As many as may be open at once may also be given up at once.
-    options.max_pending_accept_reset_streams(limits.streams as usize);
+    options.max_pending_accept_reset_streams(streams as usize);
     options.max_send_buffer_size(SEND_BUFFER);
+    options.max_header_list_size(u32::try_from(limits.requests.head_size).unwrap_or(u32::MAX));
     options
 }
 

@@ -1,11 +1,13 @@
 //! Where clients connect: addresses are held by `sockets`, connections accepted up to a limit, and each is handed to what
 //! its listener speaks.
 
+mod chunked;
 pub mod client_hello;
 pub mod crowd;
 mod ffi;
 mod frames;
 mod handshake;
+mod head;
 mod http2;
 mod name;
 mod opening;
@@ -33,6 +35,7 @@ use pingora_http::ResponseHeader;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 
+pub use head::{Fault, RequestLimits};
 pub use name::ListenerIds;
 pub use opening::Proxies;
 pub use policies::{Policies, Policy};
@@ -133,7 +136,9 @@ async fn serve(stream: TcpStream, listener: Arc<Listener>, services: Services) {
     // Each in a box of its own: a connection that passes through is to be no larger than it needs.
     match &listener.protocol {
         Protocol::Tcp(pass) => Box::pin(tcp::serve(opening, pass, &client, &services)).await,
-        Protocol::Http | Protocol::Https(_) | Protocol::Udp { .. } => Box::pin(serve_http(opening, client, &services)).await,
+        Protocol::Http | Protocol::Https(_) | Protocol::Udp { .. } => {
+            Box::pin(serve_http(opening, client, &services)).await
+        }
     }
 }
 
@@ -199,15 +204,15 @@ async fn serve_http(mut opening: Opening, mut client: Client, services: &Service
 async fn http_1(stream: impl IO + 'static, client: &Client, services: &Services) {
     let (listener, heads, id) = (&client.listener, &client.heads, RequestId::new());
     let over = client.terms.over();
-    let stream = stream::Stream::new(stream, heads.clone(), id);
+    let stream = stream::Stream::new(stream, heads.clone(), id, listener.limits.requests);
     let mut session = ServerSession::new_http1(Box::new(stream));
     // A connection that takes one request only is yet to be waited for.
     session.set_keepalive(Some(listener.kept_seconds().unwrap_or(FIRST_REQUEST)));
     loop {
         heads.next();
         let reused = services.engine.process_new_http(session, &over).await;
-        if let Some(status) = heads.refused() {
-            log_refused(client, &id, status, services);
+        if let Some(fault) = heads.refused() {
+            log_refused(client, &id, fault, services);
         }
         let Some(reused) = reused else { return };
         let (stream, settings) = reused.consume();
@@ -243,17 +248,18 @@ fn refuse(failure: &Failure, sni: Option<&str>, client: &Client, services: &Serv
     });
 }
 
-/// The count and the line of a request that no hook has seen, since its head is not legal HTTP or is too large.
-fn log_refused(client: &Client, id: &RequestId, status: u16, services: &Services) {
+/// The count and the line of a request that no hook has seen, since its head is not legal HTTP or exceeds a limit.
+fn log_refused(client: &Client, id: &RequestId, fault: Fault, services: &Services) {
     let snapshot = services.live.pin();
-    snapshot.metrics.refused(&client.listener.name, status);
+    snapshot.metrics.refused(&client.listener.name, fault.status);
+    log::debug!("request {}: {}: {}", id.as_str(), fault.cause().code(), fault.words);
     services.log.write(&Line {
         time: access_log::told(jiff::Timestamp::now()),
         request_id: id.as_str(),
         listener: &client.listener.name,
         client_ip: client.ip,
-        status: Some(status),
-        cause: Some(Cause::RequestInvalid.code()),
+        status: Some(fault.status),
+        cause: Some(fault.cause().code()),
         config: &snapshot.hash,
         ..Line::default()
     });

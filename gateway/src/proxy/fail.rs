@@ -17,6 +17,10 @@ use crate::diagnose::{self, Cause, Failure};
 pub async fn answer(session: &mut Session, ctx: &mut Ctx, failure: &Failure) -> Result<()> {
     ctx.cause = Some(failure.cause);
     log::debug!("request {}: {}: {failure}", ctx.request_id.as_str(), failure.cause.code());
+    if matches!(failure.cause, Cause::RequestInvalid | Cause::HeadTooLarge | Cause::UrlTooLong) {
+        // What follows on the connection is not to be trusted either.
+        session.set_keepalive(None);
+    }
     write(session, ctx, failure.cause.status()).await
 }
 
@@ -28,7 +32,9 @@ pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Ctx) -> Fai
     if ctx.cause.is_none() || attempt::is_clients(error) {
         ctx.cause = Some(failure.cause);
     }
-    if attempt::is_clients(error) || session.response_written().is_some() {
+    // A client that sends a body too slowly, or one that is not legal, is there still to be told.
+    let gone = attempt::is_clients(error) && failure.cause == Cause::ClientClosed;
+    if gone || session.response_written().is_some() {
         return closed;
     }
     let status = ctx.cause.unwrap_or(failure.cause).status();

@@ -6,6 +6,7 @@ pub mod ctx;
 pub mod fail;
 mod finish;
 mod forwarded;
+mod http10;
 mod misdirected;
 pub(crate) mod respond;
 mod tally;
@@ -146,6 +147,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         respond::decorate(session.req_header(), response, ctx);
+        http10::close_behind(session, response);
         if ctx.client.as_ref().is_some_and(|client| client.terms.are_over()) {
             // Said with this answer, so that the client sends no next request into a connection that is to close.
             session.set_keepalive(None);

@@ -170,7 +170,6 @@ mod tests {
     use vestibule_plugins::Registry;
     use vestibule_plugins::retry::RetryPolicy;
 
-
     use super::*;
     use crate::config::parse;
     use crate::snapshot::{Route, Workshop, compile};

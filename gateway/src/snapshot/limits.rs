@@ -5,10 +5,14 @@ use std::time::Duration;
 use vestibule_plugins::{Path, Problem};
 
 use crate::config::{Http2LimitsConfig, LimitsConfig, ListenerConfig};
+use crate::listener::RequestLimits;
+use crate::route::normal::{PathRules, Slashes};
 
 /// What a client may ask of a listener that speaks HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Of its requests, in either version of HTTP as far as it has the like.
+    pub requests: RequestLimits,
     /// How long it may take nothing of an answer that waits for it.
     pub send_idle: Duration,
     /// Of a connection of HTTP/2.
@@ -59,5 +63,34 @@ pub fn compile(listener: &ListenerConfig, at: &Path, problems: &mut Vec<Problem>
         );
     }
     let Http2LimitsConfig { streams, resets, control_frames } = limits.http2.clone().unwrap_or_default();
-    Limits { send_idle: limits.send_idle, http2: Http2Limits { streams, resets, control_frames } }
+    let http2 = Http2Limits { streams, resets, control_frames };
+    Limits { requests: requests(limits), send_idle: limits.send_idle, http2 }
+}
+
+fn requests(limits: &LimitsConfig) -> RequestLimits {
+    RequestLimits {
+        headers: limits.headers,
+        head_size: limits.head_size,
+        url: limits.url,
+        head_timeout: limits.head_timeout,
+        requests_per_connection: limits.requests_per_connection,
+        body_idle: limits.body_idle,
+        body_rate: limits.body_rate,
+    }
+}
+
+/// Compiles the `paths` of the listener that stands at `at`.
+pub fn paths(listener: &ListenerConfig, at: &Path, problems: &mut Vec<Problem>) -> PathRules {
+    let Some(paths) = &listener.paths else { return PathRules::default() };
+    if !listener.serves_http() {
+        problems.push(
+            Problem::new(at.key("paths"), "a listener that passes bytes through sees no path")
+                .hint("remove `paths`"),
+        );
+    }
+    PathRules {
+        encoded_slashes: paths.encoded_slashes.into(),
+        slashes: if paths.merge_slashes { Slashes::Merge } else { Slashes::Keep },
+        dot_segments: paths.dot_segments.into(),
+    }
 }

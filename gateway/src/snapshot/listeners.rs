@@ -75,6 +75,7 @@ impl Hall<'_> {
                 max_connections: config.max_connections,
                 max_connections_per_client: config.max_connections_per_client,
                 limits: limits::compile(config, &at, problems),
+                paths: limits::paths(config, &at, problems),
                 idle_timeout: config.keepalive.idle_timeout,
                 meter: self.metrics.listener(name),
                 warned: AtomicU64::new(0),
@@ -200,11 +201,8 @@ impl Hall<'_> {
     ) -> Option<Protocol> {
         let before = problems.len();
         let announced = listener.proxy_protocol != ProxyProtocolConfig::No;
-        let others = [
-            ("tls", listener.tls.is_some()),
-            ("tcp", listener.tcp.is_some()),
-            ("proxy_protocol", announced),
-        ];
+        let others =
+            [("tls", listener.tls.is_some()), ("tcp", listener.tcp.is_some()), ("proxy_protocol", announced)];
         for (key, given) in others {
             if given {
                 let message = format!("a `udp` listener passes datagrams through, so it has no `{key}`");

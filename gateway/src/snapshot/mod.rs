@@ -51,6 +51,7 @@ use crate::listener::{Policies, Proxies, Spoken, Terms};
 use crate::observe::metrics::RequestMeter;
 use crate::observe::{ListenerMeter, Metrics};
 use crate::plan::Described;
+use crate::route::normal::PathRules;
 use crate::route::{ListenerId, Names, Table};
 use crate::upstream::{TlsPolicy, Upstream};
 
@@ -122,6 +123,8 @@ pub struct Listener {
     pub max_connections_per_client: Option<NonZeroUsize>,
     /// What one client may ask.
     pub limits: Limits,
+    /// What it makes of paths that can be read in more than one way.
+    pub paths: PathRules,
     /// How long a connection without a request is kept.
     pub idle_timeout: Duration,
     /// Counts its connections and handshakes.

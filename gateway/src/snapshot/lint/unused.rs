@@ -16,10 +16,11 @@ pub fn unused(subject: &Subject<'_>, warnings: &mut Vec<Problem>) {
         Action::Respond { .. } | Action::Redirect(_) => &[],
     });
     let passed = subject.listeners.iter().filter_map(|it| it.pass_through()).flat_map(PassThrough::upstreams);
-    let of_listeners = passed.chain(subject.listeners.iter().filter_map(|listener| match &listener.protocol {
-        Protocol::Udp { upstream, .. } => Some(upstream),
-        Protocol::Http | Protocol::Https(_) | Protocol::Tcp(_) => None,
-    }));
+    let of_listeners =
+        passed.chain(subject.listeners.iter().filter_map(|listener| match &listener.protocol {
+            Protocol::Udp { upstream, .. } => Some(upstream),
+            Protocol::Http | Protocol::Https(_) | Protocol::Tcp(_) => None,
+        }));
     let used: HashSet<*const Upstream> =
         of_routes.map(|target| &target.upstream).chain(of_listeners).map(Arc::as_ptr).collect();
     for (name, upstream) in subject.upstreams {
