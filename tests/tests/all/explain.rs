@@ -73,6 +73,10 @@ fn agree(seed: u64, origins: &[Origin]) -> Reached {
         let mut fresh = sent.is_odd().then(|| Client::plain(listeners[at].1));
         let client = fresh.as_mut().unwrap_or(&mut clients[at]);
         let response = client.send(sent.bytes()).response();
+        if response.header("connection") == Some("close") && !sent.is_odd() {
+            // A request that is refused ends its connection.
+            clients[at] = Client::plain(listeners[at].1);
+        }
         let differ = match explained["outcome"].as_str() {
             Some("forwarded") => {
                 reached.forwarded += 1;

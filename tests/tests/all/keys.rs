@@ -3,6 +3,7 @@
 mod auth;
 mod clients;
 mod file;
+mod limits;
 mod reload;
 mod route;
 mod tls;
@@ -44,6 +45,7 @@ fn each_key_of_the_file_has_a_case_that_sees_it() {
         .chain(auth::KEYS)
         .chain(file::KEYS)
         .chain(clients::KEYS)
+        .chain(limits::KEYS)
         .chain(reload::KEYS)
         .map(|key| key.to_string())
         .collect();

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 const HOSTS: [&str; 5] = ["a.test", "b.a.test", "c.b.a.test", "other.test", "[::1]"];
 const PATTERNS: [&str; 7] =
     ["a.test", "b.a.test", "'*.a.test'", "'*.test'", "'*.b.a.test'", "other.test", "'[::1]'"];
-const ELEMENTS: [&str; 6] = ["api", "v1", "x", "apix", "a%2Fb", ""];
+const ELEMENTS: [&str; 6] = ["api", "v1", "x", "apix", "a%3Ab", ""];
+/// The same as clients may spell them.
+const SPELT: [&str; 10] = ["api", "v1", "x", "apix", "a%3Ab", "", "%61pi", "..", "x/%2e", "v%2fx"];
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "DELETE", "OPTIONS"];
 const VALUES: [&str; 4] = ["always", "never", "1", "a b"];
 const FIELDS: [&str; 3] = ["x-canary", "x-tenant", "x-remote-user"];
@@ -181,7 +183,7 @@ impl Sent {
         if host.ends_with("].") {
             host.pop();
         }
-        let mut target = path(rng);
+        let mut target: String = (0..rng.usize(1..4)).map(|_| format!("/{}", pick(rng, &SPELT))).collect();
         for mark in ["?", "&"].iter().take(rng.usize(..3)) {
             let value = pick(rng, &["always", "1", "a%20b", "a+b", ""]);
             let _ = write!(target, "{mark}{}={value}", pick(rng, &PARAMETERS));

@@ -1,8 +1,16 @@
-//! What clients may do to the gateway: floods, clients that do not read, too many of them.
+//! What clients may do to the gateway: requests that can be read in two ways, floods, clients that are slow or do not
+//! read, too many of them.
 
+mod bytes;
 mod connections;
 mod floods;
+mod http10;
+mod http2;
+mod paths;
 mod preface;
+mod slow;
+mod smuggling;
+mod trailers;
 mod udp;
 
 use vestibule_tests::certs::{Certs, Pair};
