@@ -19,6 +19,7 @@ pub mod forward_auth;
 pub mod headers;
 mod host;
 pub mod identity;
+pub mod ip_filter;
 pub mod jwt;
 pub mod kube_impersonate;
 pub mod one_or_many;

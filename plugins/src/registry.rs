@@ -9,7 +9,7 @@ use serde_yaml::{Mapping, Value};
 use crate::decode::decode;
 use crate::problem::{Path, Problem, did_you_mean};
 use crate::{
-    Build, Plugin, Setting, api_key, basic_auth, client_certificate, forward_auth, headers, jwt,
+    Build, Plugin, Setting, api_key, basic_auth, client_certificate, forward_auth, headers, ip_filter, jwt,
     kube_impersonate, path_rewrite, request_id, retry,
 };
 
@@ -36,6 +36,7 @@ impl Registry {
             .with::<headers::Headers>("headers")
             .with::<jwt::Jwt>("jwt")
             .with::<kube_impersonate::KubeImpersonate>("kube_impersonate")
+            .with::<ip_filter::IpFilter>("ip_filter")
             .with::<path_rewrite::PathRewrite>("path_rewrite")
             .with::<request_id::RequestId>("request_id")
             .with::<retry::Retry>("retry")
@@ -169,6 +170,7 @@ mod tests {
                 "client_certificate",
                 "forward_auth",
                 "headers",
+                "ip_filter",
                 "jwt",
                 "kube_impersonate",
                 "path_rewrite",
@@ -200,7 +202,9 @@ mod tests {
     fn an_unknown_plugin_is_refused_with_the_nearest_and_all() {
         assert_eq!(
             refusal("path-rewrit", "{}"),
-            ": no plugin is named `path-rewrit`; there are `api_key`, `basic_auth`, `client_certificate`, `forward_auth`, `headers`, `jwt`, `kube_impersonate`, `path_rewrite`, `request_id`, `retry` \
+            ": no plugin is named `path-rewrit`; there are \
+             `api_key`, `basic_auth`, `client_certificate`, `forward_auth`, `headers`, `ip_filter`, \
+             `jwt`, `kube_impersonate`, `path_rewrite`, `request_id`, `retry` \
              (did you mean `path_rewrite`?)"
         );
         assert!(refusal("wasm", "{}").ends_with("`retry`"));
@@ -232,6 +236,7 @@ mod tests {
                 "client_certificate",
                 "forward_auth",
                 "headers",
+                "ip_filter",
                 "jwt",
                 "kube_impersonate",
                 "path_rewrite",

@@ -114,6 +114,7 @@ mod tests {
                 "client_certificate",
                 "forward_auth",
                 "headers",
+                "ip_filter",
                 "jwt",
                 "kube_impersonate",
                 "path_rewrite",
