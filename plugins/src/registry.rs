@@ -9,8 +9,8 @@ use serde_yaml::{Mapping, Value};
 use crate::decode::decode;
 use crate::problem::{Path, Problem, did_you_mean};
 use crate::{
-    Build, Plugin, Setting, api_key, basic_auth, client_certificate, forward_auth, headers, ip_filter, jwt,
-    kube_impersonate, path_rewrite, request_id, retry,
+    Build, Plugin, Setting, api_key, basic_auth, client_certificate, cors, forward_auth, headers, ip_filter,
+    jwt, kube_impersonate, path_rewrite, request_id, retry,
 };
 
 /// The plugins that a file may name. Starts with the built-in ones; a third party adds its own.
@@ -33,6 +33,7 @@ impl Registry {
             .with::<basic_auth::BasicAuth>("basic_auth")
             .with::<client_certificate::ClientCertificate>("client_certificate")
             .with::<forward_auth::ForwardAuth>("forward_auth")
+            .with::<cors::Cors>("cors")
             .with::<headers::Headers>("headers")
             .with::<jwt::Jwt>("jwt")
             .with::<kube_impersonate::KubeImpersonate>("kube_impersonate")
@@ -168,6 +169,7 @@ mod tests {
                 "api_key",
                 "basic_auth",
                 "client_certificate",
+                "cors",
                 "forward_auth",
                 "headers",
                 "ip_filter",
@@ -205,6 +207,8 @@ mod tests {
             ": no plugin is named `path-rewrit`; there are \
              `api_key`, `basic_auth`, `client_certificate`, `forward_auth`, `headers`, `ip_filter`, \
              `jwt`, `kube_impersonate`, `path_rewrite`, `request_id`, `retry` \
+             `client_certificate`, `cors`, `headers`, `ip_filter`, `path_rewrite`, `request_id`, \
+             `retry` \
              (did you mean `path_rewrite`?)"
         );
         assert!(refusal("wasm", "{}").ends_with("`retry`"));
@@ -234,6 +238,7 @@ mod tests {
                 "api_key",
                 "basic_auth",
                 "client_certificate",
+                "cors",
                 "forward_auth",
                 "headers",
                 "ip_filter",

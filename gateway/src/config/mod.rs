@@ -112,6 +112,7 @@ mod tests {
                 "api_key",
                 "basic_auth",
                 "client_certificate",
+                "cors",
                 "forward_auth",
                 "headers",
                 "ip_filter",
