@@ -31,6 +31,8 @@ pub mod percent;
 pub mod plugin;
 pub mod prefix;
 pub mod problem;
+mod quota;
+pub mod rate_limit;
 pub mod registry;
 pub mod request_id;
 pub mod retry;

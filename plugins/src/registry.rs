@@ -8,10 +8,7 @@ use serde_yaml::{Mapping, Value};
 
 use crate::decode::decode;
 use crate::problem::{Path, Problem, did_you_mean};
-use crate::{
-    Build, Plugin, Setting, api_key, basic_auth, client_certificate, cors, forward_auth, headers, ip_filter,
-    jwt, kube_impersonate, path_rewrite, request_id, retry,
-};
+use crate::{Build, Plugin, Setting, api_key, basic_auth, client_certificate, cors, forward_auth, headers, ip_filter, jwt, kube_impersonate, path_rewrite, rate_limit, request_id, retry};
 
 /// The plugins that a file may name. Starts with the built-in ones; a third party adds its own.
 pub struct Registry {
@@ -39,6 +36,7 @@ impl Registry {
             .with::<kube_impersonate::KubeImpersonate>("kube_impersonate")
             .with::<ip_filter::IpFilter>("ip_filter")
             .with::<path_rewrite::PathRewrite>("path_rewrite")
+            .with::<rate_limit::RateLimit>("rate_limit")
             .with::<request_id::RequestId>("request_id")
             .with::<retry::Retry>("retry")
     }
@@ -165,20 +163,19 @@ mod tests {
         let names: Vec<_> = Registry::builtin().names().collect();
         assert_eq!(
             names,
-            [
-                "api_key",
-                "basic_auth",
-                "client_certificate",
-                "cors",
-                "forward_auth",
-                "headers",
-                "ip_filter",
-                "jwt",
-                "kube_impersonate",
-                "path_rewrite",
-                "request_id",
-                "retry"
-            ]
+"api_key",
+"basic_auth",
+"client_certificate",
+"cors",
+"forward_auth",
+"headers",
+"ip_filter",
+"jwt",
+"kube_impersonate",
+"path_rewrite",
+"rate_limit",
+"request_id",
+"retry",
         );
     }
 
@@ -209,6 +206,8 @@ mod tests {
              `jwt`, `kube_impersonate`, `path_rewrite`, `request_id`, `retry` \
              `client_certificate`, `cors`, `headers`, `ip_filter`, `path_rewrite`, `request_id`, \
              `retry` \
+            ": no plugin is named `path-rewrit`; there are `cors`, `headers`, `ip_filter`, \
+             `path_rewrite`, `rate_limit`, `request_id`, `retry` \
              (did you mean `path_rewrite`?)"
         );
         assert!(refusal("wasm", "{}").ends_with("`retry`"));
@@ -234,20 +233,19 @@ mod tests {
         let keys: Vec<_> = items.iter().map(|item| item["required"][0].as_str().unwrap()).collect();
         assert_eq!(
             keys,
-            [
-                "api_key",
-                "basic_auth",
-                "client_certificate",
-                "cors",
-                "forward_auth",
-                "headers",
-                "ip_filter",
-                "jwt",
-                "kube_impersonate",
-                "path_rewrite",
-                "request_id",
-                "retry"
-            ]
+"api_key",
+"basic_auth",
+"client_certificate",
+"cors",
+"forward_auth",
+"headers",
+"ip_filter",
+"jwt",
+"kube_impersonate",
+"path_rewrite",
+"rate_limit",
+"request_id",
+"retry",
         );
         for (item, key) in items.iter().zip(keys) {
             assert_eq!(item["additionalProperties"], false, "{key}");
