@@ -7,7 +7,8 @@ use std::sync::Arc;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::retry::RetryPolicy;
-use crate::{Hooks, Path, Plugin, RequestInfo, Segment, Verdict};
+use crate::size::SizeText;
+use crate::{Hooks, Path, Plugin, Refusal, RequestInfo, Segment, Verdict, Why};
 
 /// A plugin, and where it stands in the file.
 #[derive(Clone)]
@@ -35,6 +36,8 @@ pub struct Chain {
     /// Last first.
     response: Vec<Arc<dyn Plugin>>,
     retry: Option<Arc<dyn Plugin>>,
+    /// The plugin that says how large a body may be, and where it stands.
+    body_limit: Option<(Path, u64)>,
     waits: bool,
 }
 
@@ -50,6 +53,10 @@ impl Chain {
                 .iter()
                 .rfind(|(_, link)| link.plugin.retry().is_some())
                 .map(|(_, link)| link.plugin.clone()),
+            body_limit: hooked
+                .iter()
+                .rev()
+                .find_map(|(_, link)| Some((link.at.clone(), link.plugin.body_limit()?))),
             response: hooked
                 .iter()
                 .rev()
@@ -98,6 +105,11 @@ impl Chain {
         self.retry.as_ref().and_then(|plugin| plugin.retry())
     }
 
+    /// How many bytes a body may have: by the last plugin that says so, so by a route's own before the common ones.
+    pub fn body_limit(&self) -> Option<u64> {
+        self.body_limit.as_ref().map(|(_, most)| *most)
+    }
+
     /// Runs the request through a chain that does not wait, up to the first plugin that answers it.
     ///
     /// # Panics
@@ -129,7 +141,10 @@ impl Chain {
                 tell(at, Ran::LeftOut, head);
             }
         }
-        Verdict::Continue
+        if let Some((at, _)) = &self.body_limit {
+            tell(at, Ran::Request, head);
+        }
+        self.announced(head)
     }
 
     /// The same as `request` for any chain. Only the plugins that wait box a future.
@@ -148,7 +163,27 @@ impl Chain {
                 }
             }
         }
-        Verdict::Continue
+        self.announced(head)
+    }
+
+    /// Refuses a body that is larger than it may be by the head's own words; what comes without them is for the gateway to
+    /// count. After all plugins, since which of them sets the limit is known to the chain alone.
+    fn announced(&self, head: &RequestHeader) -> Verdict {
+        let (Some(most), Some(length)) = (self.body_limit(), head.headers.get(http::header::CONTENT_LENGTH))
+        else {
+            return Verdict::Continue;
+        };
+        // A number that is no u64 is larger than any.
+        let length = length.to_str().ok().and_then(|length| length.trim().parse::<u64>().ok());
+        if length.is_some_and(|length| length <= most) {
+            return Verdict::Continue;
+        }
+        Verdict::Refuse(Refusal {
+            status: 413,
+            headers: Vec::new(),
+            why: Why::TooLarge,
+            detail: format!("more than {} are announced", SizeText(most)),
+        })
     }
 
     /// Runs the head of a response through the chain, last plugin first. `request` is what the upstream was
@@ -318,6 +353,45 @@ mod tests {
         assert!(Chain::new(vec![headers.clone()]).retry().is_none());
         let chain = Chain::new(vec![retry(3), retry(5), headers]);
         assert_eq!(chain.retry().unwrap().attempts(), 5);
+    }
+
+    #[test]
+    fn the_last_body_limit_wins_and_is_judged_after_all_plugins() {
+        let limit = |max: &str| Link {
+            at: Path::root().key(format!("limit {max}")),
+            plugin: plugin("body_limit", &format!("{{ max: {max} }}")).unwrap(),
+        };
+        let tracer = Link {
+            at: Path::root().key("a"),
+            plugin: Arc::new(Tracer { name: "a", hooks: REQUEST, answers: false }),
+        };
+        assert_eq!(Chain::new(vec![tracer.clone()]).body_limit(), None);
+        let chain = Chain::new(vec![limit("1B"), limit("1KiB"), tracer]);
+        assert_eq!(chain.body_limit(), Some(1024));
+        for (length, refused) in [
+            (None, false),
+            (Some("0"), false),
+            (Some("1024"), false),
+            (Some("1025"), true),
+            (Some("99999999999999999999"), true),
+        ] {
+            let mut head = get("/");
+            if let Some(length) = length {
+                head.insert_header("content-length", length).unwrap();
+            }
+            let mut told = Vec::new();
+            let verdict = chain.rehearse(&mut head, &INFO, |at, _, _| told.push(at.to_string()));
+            assert_eq!(told, ["a", "limit 1KiB"], "{length:?}");
+            assert_eq!(matches!(verdict, Verdict::Refuse(_)), refused, "{length:?}");
+            let verdict = block_on(chain.request_waiting(&mut head, &INFO));
+            match verdict {
+                Verdict::Refuse(refusal) => {
+                    assert_eq!((refusal.status, refusal.why, refused), (413, Why::TooLarge, true));
+                    assert_eq!(refusal.detail, "more than 1KiB are announced");
+                }
+                _ => assert!(!refused, "{length:?}"),
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod api_key;
 pub mod basic_auth;
+pub mod body_limit;
 pub mod chain;
 pub mod claims;
 pub mod client;
@@ -38,6 +39,7 @@ pub mod request_id;
 pub mod retry;
 mod retry_budget;
 mod retry_policy;
+pub mod size;
 mod target;
 pub mod template;
 #[cfg(test)]
@@ -56,5 +58,6 @@ pub use prefix::replace_prefix;
 pub use problem::{Path, Problem, Segment};
 pub use registry::Registry;
 pub use retry::RetryPolicy;
+pub use size::SizeText;
 pub use template::{Scope, Template, Variable};
 pub use text::Text;

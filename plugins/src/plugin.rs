@@ -64,6 +64,11 @@ pub trait Plugin: Send + Sync {
     fn retry(&self) -> Option<&RetryPolicy> {
         None
     }
+
+    /// How many bytes the body of a request may have, if this plugin is the one that says so.
+    fn body_limit(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Which hooks a plugin implements.

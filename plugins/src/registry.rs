@@ -8,7 +8,10 @@ use serde_yaml::{Mapping, Value};
 
 use crate::decode::decode;
 use crate::problem::{Path, Problem, did_you_mean};
-use crate::{Build, Plugin, Setting, api_key, basic_auth, client_certificate, cors, forward_auth, headers, ip_filter, jwt, kube_impersonate, path_rewrite, rate_limit, request_id, retry};
+use crate::{
+    Build, Plugin, Setting, api_key, basic_auth, body_limit, client_certificate, cors, forward_auth, headers,
+    ip_filter, jwt, kube_impersonate, path_rewrite, rate_limit, request_id, retry,
+};
 
 /// The plugins that a file may name. Starts with the built-in ones; a third party adds its own.
 pub struct Registry {
@@ -30,6 +33,7 @@ impl Registry {
             .with::<basic_auth::BasicAuth>("basic_auth")
             .with::<client_certificate::ClientCertificate>("client_certificate")
             .with::<forward_auth::ForwardAuth>("forward_auth")
+            .with::<body_limit::BodyLimit>("body_limit")
             .with::<cors::Cors>("cors")
             .with::<headers::Headers>("headers")
             .with::<jwt::Jwt>("jwt")
@@ -163,19 +167,22 @@ mod tests {
         let names: Vec<_> = Registry::builtin().names().collect();
         assert_eq!(
             names,
-"api_key",
-"basic_auth",
-"client_certificate",
-"cors",
-"forward_auth",
-"headers",
-"ip_filter",
-"jwt",
-"kube_impersonate",
-"path_rewrite",
-"rate_limit",
-"request_id",
-"retry",
+            [
+                "api_key",
+                "basic_auth",
+                "body_limit",
+                "client_certificate",
+                "cors",
+                "forward_auth",
+                "headers",
+                "ip_filter",
+                "jwt",
+                "kube_impersonate",
+                "path_rewrite",
+                "rate_limit",
+                "request_id",
+                "retry",
+            ]
         );
     }
 
@@ -202,12 +209,9 @@ mod tests {
         assert_eq!(
             refusal("path-rewrit", "{}"),
             ": no plugin is named `path-rewrit`; there are \
-             `api_key`, `basic_auth`, `client_certificate`, `forward_auth`, `headers`, `ip_filter`, \
-             `jwt`, `kube_impersonate`, `path_rewrite`, `request_id`, `retry` \
-             `client_certificate`, `cors`, `headers`, `ip_filter`, `path_rewrite`, `request_id`, \
+             `api_key`, `basic_auth`, `body_limit`, `client_certificate`, `cors`, `forward_auth`, \
+             `headers`, `ip_filter`, `jwt`, `kube_impersonate`, `path_rewrite`, `rate_limit`, `request_id`, \
              `retry` \
-            ": no plugin is named `path-rewrit`; there are `cors`, `headers`, `ip_filter`, \
-             `path_rewrite`, `rate_limit`, `request_id`, `retry` \
              (did you mean `path_rewrite`?)"
         );
         assert!(refusal("wasm", "{}").ends_with("`retry`"));
@@ -233,19 +237,22 @@ mod tests {
         let keys: Vec<_> = items.iter().map(|item| item["required"][0].as_str().unwrap()).collect();
         assert_eq!(
             keys,
-"api_key",
-"basic_auth",
-"client_certificate",
-"cors",
-"forward_auth",
-"headers",
-"ip_filter",
-"jwt",
-"kube_impersonate",
-"path_rewrite",
-"rate_limit",
-"request_id",
-"retry",
+            [
+                "api_key",
+                "basic_auth",
+                "body_limit",
+                "client_certificate",
+                "cors",
+                "forward_auth",
+                "headers",
+                "ip_filter",
+                "jwt",
+                "kube_impersonate",
+                "path_rewrite",
+                "rate_limit",
+                "request_id",
+                "retry",
+            ]
         );
         for (item, key) in items.iter().zip(keys) {
             assert_eq!(item["additionalProperties"], false, "{key}");

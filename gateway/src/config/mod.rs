@@ -108,19 +108,22 @@ mod tests {
             .collect();
         assert_eq!(
             names,
-            "api_key",
-            "basic_auth",
-            "client_certificate",
-            "cors",
-            "forward_auth",
-            "headers",
-            "ip_filter",
-            "jwt",
-            "kube_impersonate",
-            "path_rewrite",
-            "rate_limit",
-            "request_id",
-            "retry",
+            [
+                "api_key",
+                "basic_auth",
+                "body_limit",
+                "client_certificate",
+                "cors",
+                "forward_auth",
+                "headers",
+                "ip_filter",
+                "jwt",
+                "kube_impersonate",
+                "path_rewrite",
+                "rate_limit",
+                "request_id",
+                "retry",
+            ]
         );
         let text = schema.to_string();
         assert!(["strip_prefix", "retry_on", "trust_headers"].iter().all(|key| text.contains(key)), "{text}");

@@ -77,9 +77,11 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
         true => route.chain.request_waiting(head, &ctx.info()).await,
         false => route.chain.request(head, &ctx.info()),
     };
+    let mut is_unread = false;
     if let Verdict::Refuse(refusal) = &verdict {
         fail::note_refused(refusal, ctx);
-        if !session.as_mut().is_body_empty() {
+        is_unread = !session.as_mut().is_body_empty();
+        if is_unread {
             // As for the gateway's own refusals: how much of the body is still to come is anybody's guess.
             session.set_keepalive(None);
         }
@@ -90,6 +92,10 @@ pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Next, Failure
         Err(error) => Err(error),
     }
     .map_err(|error| Failure::new(Cause::ClientClosed, error.to_string()))?;
+    // Who waits for `100 Continue` has sent nothing of it.
+    if is_unread && !session.req_header().headers.contains_key(header::EXPECT) {
+        fail::linger(session).await;
+    }
     Ok(Next::Answered)
 }
 

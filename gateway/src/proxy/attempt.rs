@@ -11,6 +11,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
+use vestibule_plugins::SizeText;
 use vestibule_plugins::retry::{Attempt, Body, Connection, Decision, Outcome, RetryPolicy, Sent};
 
 use super::admit::{deadline, host_name};
@@ -34,6 +35,7 @@ pub async fn begin(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     ctx.attempt.tls = None;
     ctx.attempt.refusal = false;
     ctx.attempt.lease = None;
+    ctx.attempt.body = 0;
     let begun = pick(session.req_header(), session.is_upgrade_req(), ctx);
     if let Err(failure) = &begun {
         warn(ctx, failure);
@@ -273,6 +275,20 @@ pub fn told_by_body(body: Option<&Bytes>, ctx: &mut Ctx) {
     if let Some(failure) = diagnose::of_refusal(body, is_tls) {
         warn(ctx, &failure);
     }
+}
+
+/// Counts what has come of the request's body, and breaks the attempt off where that is more than the route allows.
+pub fn count_body(piece: Option<&Bytes>, ctx: &mut Ctx) -> Result<()> {
+    let Some(most) = ctx.route().and_then(|route| route.chain.body_limit()) else { return Ok(()) };
+    ctx.attempt.body += piece.map_or(0, |piece| piece.len() as u64);
+    if ctx.attempt.body <= most {
+        return Ok(());
+    }
+    let mut error =
+        Failure::new(Cause::BodyTooLarge, format!("more than {} have come", SizeText(most))).into_error();
+    // Of the upstream's errors the engine waits for the answer to what was sent so far.
+    error.as_down();
+    Err(error)
 }
 
 /// The endpoint could not be connected to: nothing of the request has been sent.

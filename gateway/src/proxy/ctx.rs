@@ -68,6 +68,8 @@ pub struct Attempts {
     pub progress: Progress,
     /// Where the present one goes.
     pub pick: Option<Pick>,
+    /// How many bytes of the request's body the present one has been given.
+    pub body: u64,
     /// Where earlier ones went.
     pub tried: Tried,
     /// The SNI of the present one, or the address verified in its stead.

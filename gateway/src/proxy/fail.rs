@@ -41,7 +41,11 @@ pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Ctx) -> Fai
     // After an attempt that failed the engine closes the connection whatever is returned here: a client that is not told
     // would lose its next request.
     session.set_keepalive(None);
-    match write(session, ctx, status).await {
+    let written = write(session, ctx, status).await;
+    if is_too_large && written.is_ok() {
+        linger(session).await;
+    }
+    match written {
         Ok(()) => FailToProxy { error_code: status, ..closed },
         Err(_) => closed,
     }
@@ -85,6 +89,17 @@ pub fn note_refused(refusal: &Refusal, ctx: &mut Ctx) {
     let route = ctx.route().map_or("", |route| &route.name);
     let (code, detail, id) = (cause.code(), &refusal.detail, ctx.request_id.as_str());
     log::log!(level, "route `{route}`: {code}: {detail}\n  request {id}");
+}
+
+/// Reads on for a moment after an answer that left a body unread: a connection that is closed with bytes unread is reset, and
+/// a reset takes the answer from a client that has yet to read it.
+pub async fn linger(session: &mut Session) {
+    let downstream = session.as_mut();
+    // A stream of HTTP/2 is ended by itself.
+    if !downstream.is_http2() && downstream.finish_body().await.is_ok() {
+        // Bounded by the time that `admit` has set, and nothing of it is kept.
+        let _ = downstream.drain_request_body().await;
+    }
 }
 
 fn of_plugin(why: Why) -> Cause {

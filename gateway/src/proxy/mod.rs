@@ -122,11 +122,15 @@ impl ProxyHttp for Proxy {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
+        // What goes through a tunnel is no body.
+        if !session.was_upgraded() {
+            attempt::count_body(body.as_ref(), ctx)?;
+        }
         attempt::passes_up(body.as_ref(), end_of_stream, ctx);
         ctx.remaining(None).map(|_| ()).map_err(crate::diagnose::Failure::into_error)
     }
