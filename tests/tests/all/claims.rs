@@ -160,17 +160,35 @@ fn more_header_fields_than_the_limit_are_a_431() {
 #[test]
 fn templates_render_as_printed() {
     let page = Page::read("docs/plugins.md");
-    let example = page.configuration();
+    let blocks = page.blocks();
+    let example = blocks.iter().find(|block| block.text.contains("name: mirror")).unwrap().example();
     let port = example.port("web");
     let _gateway = example.start();
     let request = "GET /p%20q?a=1%262 HTTP/1.1\r\nHost: localhost\r\nX-B: two\r\nCookie: c=three\r\n\r\n";
     let response = Client::plain(port).send(request).response();
-    let blocks = page.blocks();
     let printed = blocks.iter().find(|block| block.kind == "text" && block.text.starts_with("x-request: "));
     for line in printed.unwrap().text.lines() {
         let (name, value) = line.split_once(": ").unwrap();
         assert_eq!(response.header(name), Some(value), "{name}");
     }
+}
+
+#[test]
+fn a_quota_is_told_and_used_up_as_printed() {
+    let blocks = Page::read("docs/plugins.md").blocks();
+    let is_complete =
+        |block: &&Block| block.text.starts_with("version: 1") && block.text.contains("rate_limit:");
+    let example = blocks.iter().find(is_complete).unwrap().example();
+    let port = example.port("web");
+    let _gateway = example.start();
+    let ask = || get(port, "localhost", "/");
+    let first = ask();
+    let printed = blocks.iter().find(|block| block.kind == "text" && block.text.starts_with("ratelimit: "));
+    for line in printed.unwrap().text.lines() {
+        let (name, value) = line.split_once(": ").unwrap();
+        assert_eq!(first.header(name), Some(value), "{name}");
+    }
+    assert_eq!([ask().status, ask().status], [204, 429]);
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod limits;
 mod load;
 mod matrix;
 mod page;
+mod passing;
 mod plan;
 mod proxy;
 mod random;

@@ -13,12 +13,21 @@ use super::{Flip, flip};
 use crate::quoted;
 
 pub const KEYS: &[&str] = &[
+    "plugins.body_limit.max",
+    "plugins.cors.allow_credentials",
+    "plugins.cors.allow_headers",
+    "plugins.cors.allow_methods",
+    "plugins.cors.allow_origins",
+    "plugins.cors.expose_headers",
+    "plugins.cors.max_age",
     "plugins.headers.request.add",
     "plugins.headers.request.remove",
     "plugins.headers.request.set",
     "plugins.headers.response.add",
     "plugins.headers.response.remove",
     "plugins.headers.response.set",
+    "plugins.ip_filter.allow",
+    "plugins.ip_filter.deny",
     "plugins.path_rewrite.host",
     "plugins.path_rewrite.regex",
     "plugins.path_rewrite.replace",
@@ -26,6 +35,12 @@ pub const KEYS: &[&str] = &[
     "plugins.path_rewrite.replace_prefix.from",
     "plugins.path_rewrite.replace_prefix.to",
     "plugins.path_rewrite.strip_prefix",
+    "plugins.rate_limit.burst",
+    "plugins.rate_limit.key",
+    "plugins.rate_limit.max_keys",
+    "plugins.rate_limit.name",
+    "plugins.rate_limit.per",
+    "plugins.rate_limit.requests",
     "plugins.request_id.header",
     "plugins.retry.attempts",
     "plugins.retry.backoff.base",
@@ -99,10 +114,18 @@ enum See {
     /// A header of the response.
     Header(&'static str),
     Body,
+    /// A header of the answer to a preflight.
+    Preflight(&'static str),
+    /// The status of a request with a body of five bytes.
+    Posted,
     /// A value of the access log.
     Log(&'static str),
     /// The same, of the eighth of eight requests.
     Eighth(&'static str),
+    /// The status of the eighth of eight requests.
+    EighthStatus,
+    /// The status of a second request, after forty with other queries.
+    AfterOthers,
     /// Whether the answer took longer than that many milliseconds.
     Slower(u64),
     /// Which upstreams four requests went to.
@@ -328,6 +351,8 @@ impl World {
                 "-",
             ),
         );
+
+        self.passing(&mut add);
 
         let retry =
             |text: &str| format!("endpoints: BUSY | upstream: own, plugins: [{{ retry: {{ {text} }} }}]");
@@ -646,6 +671,126 @@ impl World {
     }
 }
 
+impl World {
+    /// The plugins that say who may pass, and how much.
+    fn passing(&self, add: &mut impl FnMut(See, Flip)) {
+        use See::*;
+        let plugin = |text: &str| format!("upstream: echo, plugins: [{{ {text} }}]");
+        let cors = |text: &str| plugin(&format!("cors: {{ {text} }}"));
+        let listed = |text: &str| cors(&format!("allow_origins: 'https://a.test', {text}"));
+        let limit = |text: &str| plugin(&format!("rate_limit: {{ {text} }}"));
+        let ip_filter = |text: &str| plugin(&format!("ip_filter: {{ {text} }}"));
+        for (see, keys, one, seen, other, then) in [
+            (
+                Posted,
+                &["plugins.body_limit.max"][..],
+                plugin("body_limit: { max: 5B }"),
+                "200",
+                plugin("body_limit: { max: 4B }"),
+                "413",
+            ),
+            (
+                Status,
+                &["plugins.ip_filter.allow"],
+                ip_filter("allow: 127.0.0.0/8"),
+                "200",
+                ip_filter("allow: 10.0.0.0/8"),
+                "403",
+            ),
+            (
+                Status,
+                &["plugins.ip_filter.deny"],
+                ip_filter("deny: 10.0.0.0/8"),
+                "200",
+                ip_filter("deny: 127.0.0.1"),
+                "403",
+            ),
+            (
+                Header("access-control-allow-origin"),
+                &["plugins.cors.allow_origins"],
+                cors("allow_origins: 'https://a.test'"),
+                "https://a.test",
+                cors("allow_origins: 'https://b.test'"),
+                "-",
+            ),
+            (
+                Header("access-control-allow-credentials"),
+                &["plugins.cors.allow_credentials"],
+                listed("allow_credentials: true"),
+                "true",
+                listed("allow_credentials: false"),
+                "-",
+            ),
+            (
+                Header("access-control-expose-headers"),
+                &["plugins.cors.expose_headers"],
+                listed("expose_headers: x-one"),
+                "x-one",
+                listed("expose_headers: [x-one, x-two]"),
+                "x-one, x-two",
+            ),
+            (
+                Preflight("access-control-allow-methods"),
+                &["plugins.cors.allow_methods"],
+                listed("allow_methods: PUT"),
+                "PUT",
+                listed("allow_methods: '*'"),
+                "*",
+            ),
+            (
+                Preflight("access-control-allow-headers"),
+                &["plugins.cors.allow_headers"],
+                listed("allow_headers: x-one"),
+                "x-one",
+                listed("allow_headers: [x-one, x-two]"),
+                "x-one, x-two",
+            ),
+            (
+                Preflight("access-control-max-age"),
+                &["plugins.cors.max_age"],
+                listed("max_age: 1m"),
+                "60",
+                listed("max_age: 1h"),
+                "3600",
+            ),
+            (
+                Header("ratelimit-policy"),
+                &["plugins.rate_limit.requests", "plugins.rate_limit.per", "plugins.rate_limit.name"],
+                limit("requests: 5, per: 1h, name: one"),
+                "\"one\";q=5;w=3600",
+                limit("requests: 6, per: 2h, name: two"),
+                "\"two\";q=6;w=7200",
+            ),
+            (
+                EighthStatus,
+                &["plugins.rate_limit.burst"],
+                limit("requests: 1, per: 1h, burst: 7"),
+                "429",
+                limit("requests: 1, per: 1h, burst: 8"),
+                "200",
+            ),
+            (
+                EighthStatus,
+                &["plugins.rate_limit.key"],
+                limit("requests: 1, per: 1h, key: $client_ip"),
+                "429",
+                limit("requests: 1, per: 1h, key: $request_id"),
+                "200",
+            ),
+            (
+                AfterOthers,
+                &["plugins.rate_limit.max_keys"],
+                limit("requests: 1, per: 1h, key: '${query.q}', max_keys: 1"),
+                "200",
+                limit("requests: 1, per: 1h, key: '${query.q}', max_keys: 1000"),
+                "429",
+            ),
+        ] {
+            add(see, flip(keys, one, seen, other, then));
+        }
+    }
+}
+
 const UPSTREAM_TLS: [&[&str]; 5] = [
     &["upstreams.tls.client_certificate.cert", "upstreams.tls.client_certificate.key"],
     &["upstreams.tls.sni"],
@@ -727,7 +872,7 @@ fn seen(see: See, case: &str, host: &str, port: u16, gateway: &Gateway, world: &
             _ => "",
         };
         let request = format!(
-            "GET /api/x?q=1 HTTP/1.1\r\nHost: {host}\r\nX-A: 1\r\nX-Remote-User: root\r\n{upgrade}\r\n"
+            "GET /api/x?q=1 HTTP/1.1\r\nHost: {host}\r\nX-A: 1\r\nX-Remote-User: root\r\nOrigin: https://a.test\r\n{upgrade}\r\n"
         );
         Client::plain(port)
             .send(request)
@@ -756,10 +901,26 @@ fn seen(see: See, case: &str, host: &str, port: u16, gateway: &Gateway, world: &
         See::Target => text(&response.json()["target"]),
         See::Header(name) => header(&response, name),
         See::Body => response.text(),
+        See::Preflight(name) => {
+            let asked = "Origin: https://a.test\r\nAccess-Control-Request-Method: PUT\r\n";
+            let request = format!("OPTIONS /api/x HTTP/1.1\r\nHost: {host}\r\n{asked}\r\n");
+            header(&Client::plain(port).send(request).response(), name)
+        }
+        See::Posted => Client::plain(port).post(host, "/api/x", b"12345").status.to_string(),
         See::Log(key) => text(&line(1)[key]),
         See::Eighth(key) => {
             (0..7).for_each(|_| drop(ask()));
             text(&line(8)[key])
+        }
+        See::EighthStatus => {
+            (0..6).for_each(|_| drop(ask()));
+            ask().status.to_string()
+        }
+        See::AfterOthers => {
+            for other in 0..40 {
+                Client::plain(port).get(host, &format!("/api/x?q=other-{other}"));
+            }
+            ask().status.to_string()
         }
         See::Slower(millis) => (begun.elapsed() > Duration::from_millis(millis)).to_string(),
         See::Spread => {
