@@ -284,9 +284,11 @@ pub fn count_body(piece: Option<&Bytes>, ctx: &mut Ctx) -> Result<()> {
     if ctx.attempt.body <= most {
         return Ok(());
     }
-    let mut error =
-        Failure::new(Cause::BodyTooLarge, format!("more than {} have come", SizeText(most))).into_error();
-    // Of the upstream's errors the engine waits for the answer to what was sent so far.
+    let failure = || Failure::new(Cause::BodyTooLarge, format!("more than {} have come", SizeText(most)));
+    if let Some(lease) = &ctx.attempt.lease {
+        lease.break_off(failure());
+    }
+    let mut error = failure().into_error();
     error.as_down();
     Err(error)
 }
@@ -303,6 +305,10 @@ pub fn not_connected(session: &Session, ctx: &mut Ctx, error: Box<Error>) -> Box
 
 /// The exchange broke off after the connection had been made.
 pub fn broken(session: &Session, ctx: &mut Ctx, mut error: Box<Error>, reused: bool) -> Box<Error> {
+    if is_too_large(&error) {
+        // A stream of HTTP/2 tells it as the upstream's.
+        error.as_down();
+    }
     if matches!(error.esource, ErrorSource::Downstream) {
         error.retry = RetryType::Decided(false);
         return error;
@@ -412,6 +418,11 @@ pub fn warn(ctx: &mut Ctx, failure: &Failure) {
         failure.cause.remedy(),
         ctx.request_id.as_str(),
     );
+}
+
+/// Whether it is that of `count_body`.
+pub fn is_too_large(error: &Error) -> bool {
+    matches!(diagnose::of_error(error, false).cause, Cause::BodyTooLarge)
 }
 
 /// Whether an error of the engine is the end of a client, not of an upstream.

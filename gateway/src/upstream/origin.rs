@@ -2,14 +2,16 @@
 //!
 //! The connection itself is `stream`'s.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
 
 use super::peer::Wanted;
 use super::standing::Standing;
+use crate::diagnose::Failure;
 use crate::tunnel::{End, Tunnel};
 
 /// What is remembered with a connection for as long as it lives, shared with the request that uses it.
@@ -27,6 +29,9 @@ pub struct Origin {
     /// Bytes that came with the 101.
     early: AtomicU64,
     tunnel: OnceLock<Arc<Tunnel>>,
+    /// Why the request that uses it is to be broken off, and who waits for its answer.
+    broken_off: OnceLock<Failure>,
+    waiting: AtomicWaker,
     standing: Arc<Standing>,
 }
 
@@ -70,6 +75,8 @@ impl Origin {
             upgrade: AtomicU8::new(PLAIN),
             early: AtomicU64::new(0),
             tunnel: OnceLock::new(),
+            broken_off: OnceLock::new(),
+            waiting: AtomicWaker::new(),
             standing,
         }
     }
@@ -170,6 +177,12 @@ impl Origin {
         Poll::Pending
     }
 
+    /// Why the exchange is to end, for whoever waits for something of it.
+    pub(super) fn broken_off(&self, waiting: &Waker) -> Option<&Failure> {
+        self.waiting.register(waiting);
+        self.broken_off.get()
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.deadline.load(Ordering::Acquire) {
             0 => None,
@@ -179,6 +192,13 @@ impl Origin {
 }
 
 impl Lease {
+    /// Ends a stream of HTTP/2: whoever waits for its answer gets this failure. A connection of HTTP/1.1 ends when a hook
+    /// fails; of a stream the engine waits on for the answer to what was sent so far.
+    pub fn break_off(&self, failure: Failure) {
+        let _ = self.origin.broken_off.set(failure);
+        self.origin.waiting.wake();
+    }
+
     /// From now on the connection is in use, and its reads and writes fail once the deadline has passed.
     pub fn new(origin: Arc<Origin>, deadline: Option<Instant>) -> Self {
         origin.standing.enter();

@@ -38,12 +38,15 @@ impl Patience {
     /// Waits for what `poll` gives.
     ///
     /// # Errors
-    /// It took too long.
+    /// It took too long, or the exchange is broken off.
     pub async fn wait<T>(&mut self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<T, Failure> {
         let mut begun = None;
         std::future::poll_fn(move |cx| {
             if let Poll::Ready(done) = poll(cx) {
                 return Poll::Ready(Ok(done));
+            }
+            if let Some(failure) = self.origin.broken_off(cx.waker()) {
+                return Poll::Ready(Err(Failure::new(failure.cause, failure.detail.clone())));
             }
             // The clock is read only once there is something to wait for.
             let begun = *begun.get_or_insert_with(Instant::now);

@@ -144,7 +144,10 @@ impl Session {
 
     /// A wait that was over before anything came.
     fn late(&self, failure: Failure) -> Box<Error> {
-        if let Some(since) = self.patience.waiting_since() {
+        // What was broken off by this side says nothing of the connection.
+        if let Some(since) = self.patience.waiting_since()
+            && failure.cause == Cause::UpstreamTimeout
+        {
             self.slot.suspect(since);
         }
         failure.into_error()

@@ -15,6 +15,8 @@ use crate::quoted;
 /// A gateway with a plain listener and one of TLS, whose one route has these plugins.
 struct Doors {
     gateway: Gateway,
+    /// Looked at by the gateway for as long as it runs.
+    _certs: Certs,
     /// HTTP/1.1.
     plain: u16,
     /// HTTP/2, for `a.test`.
@@ -35,7 +37,7 @@ impl Doors {
              tls: {{ certificates: [{{ cert: {cert}, key: {key} }}] }} }}\nupstreams: {{ origin: {{ {upstream} }} }}\n\
              routes: [{{ name: only, upstream: origin, plugins: [{plugins}] }}]\n"
         ));
-        Self { gateway, plain, tls }
+        Self { gateway, _certs: certs, plain, tls }
     }
 
     /// The cause that stands in the access log for this path.
