@@ -1,11 +1,13 @@
 # make demo    see it work          make test   everything that is tested
 # make setup   what the build needs make lint   formatting, clippy, licences and advisories
 # make bench   CPU per request beside a bare Pingora proxy and nginx; latency under reloads beside nginx
+# make fuzz    ten minutes of made-up bytes for each target, see fuzz/README.md
 # make image   the container        make image-test   build it, run it in front of blue and green, measure it
 
 CARGO ?= cargo
+FUZZ_SECONDS ?= 600
 
-.PHONY: setup build demo test real lint bench image image-test
+.PHONY: setup build demo test real lint bench fuzz image image-test
 
 setup:
 	./tests/real/build-tools.sh
@@ -32,6 +34,9 @@ bench: build real
 	$(CARGO) build --release --locked -p vestibule-tests --example bare
 	./tests/bench/run.py
 	./tests/bench/reload.py
+
+fuzz:
+	./fuzz/run.sh $(FUZZ_SECONDS)
 
 image:
 	docker build -t vestibule .

@@ -98,9 +98,9 @@ pub fn list<T: DeserializeOwned>(path: &Path) -> Result<(Vec<T>, Document, Vec<P
     Ok((decoded.unwrap_or_default(), document, problems))
 }
 
-/// The same for text in memory; `name` is shown in positions, relative paths start at `base`.
-pub fn parse(name: &str, text: &str, base: &Path) -> Result<Loaded, Report> {
-    join(vec![(name.into(), text.as_bytes().to_vec())], base)
+/// The same for what is in memory; `name` is shown in positions, relative paths start at `base`.
+pub fn parse(name: &str, text: impl AsRef<[u8]>, base: &Path) -> Result<Loaded, Report> {
+    join(vec![(name.into(), text.as_ref().to_vec())], base)
 }
 
 fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Report> {
