@@ -42,7 +42,7 @@ pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Ctx) -> Fai
     // would lose its next request.
     session.set_keepalive(None);
     let written = write(session, ctx, status).await;
-    if is_too_large && written.is_ok() {
+    if failure.cause == Cause::BodyTooLarge && written.is_ok() {
         linger(session).await;
     }
     match written {
