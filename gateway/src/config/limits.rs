@@ -5,9 +5,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
+use vestibule_plugins::SizeText;
 
 use super::scalar;
-use super::size::{SizeText, size};
+use super::size::size;
 use crate::listener::RequestLimits;
 
 /// What a client may ask of a listener that speaks HTTP.

@@ -272,7 +272,7 @@ mod tests {
 
     /// What is told of this, put below `version: 1`.
     fn redacted_of(yaml: &str) -> Value {
-        redacted(&parse("gateway.yaml", &format!("version: 1\n{yaml}\n"), Path::new("")).unwrap().document)
+        redacted(&parse("gateway.yaml", format!("version: 1\n{yaml}\n"), Path::new("")).unwrap().document)
     }
 
     #[test]

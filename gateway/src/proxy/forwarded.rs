@@ -15,8 +15,12 @@ const FOR_SPELT: &str = "x-forwarded-for";
 const PROTO_SPELT: &str = "x-forwarded-proto";
 const HOST_SPELT: &str = "x-forwarded-host";
 
-/// Names that an upstream may take for proof of an identity or of an origin.
+/// Names that an upstream may take for proof of an identity or of an origin. An underscore counts as a dash: behind CGI
+/// and its heirs (RFC 3875 section 4.1.18) the two are the same.
 fn claims_identity(name: &str) -> bool {
+    if name.contains('_') {
+        return claims_identity(&name.replace('_', "-"));
+    }
     matches!(name, "forwarded" | "x-real-ip")
         || ["x-forwarded-", "x-remote-", "impersonate-"].iter().any(|prefix| name.starts_with(prefix))
 }

@@ -76,7 +76,7 @@ fn golden(
         }
         count += 1;
         let name = format!("{shown}/{}", file.file_name().unwrap().to_string_lossy());
-        let loaded = parse(&name, &fs::read_to_string(&file).unwrap(), base);
+        let loaded = parse(&name, fs::read_to_string(&file).unwrap(), base);
         let mut workshop = Workshop::new(Registry::builtin());
         // 2030-01-01: the certificates of the warnings are made for this day.
         workshop.now = || Timestamp::from_second(1_893_456_000).unwrap();

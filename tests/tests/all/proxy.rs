@@ -45,9 +45,16 @@ fn forwarding_headers_are_the_gateways_own() {
 fn identity_headers_pass_only_where_the_route_trusts_them() {
     let origin = Origin::echo();
     let claims = "X-Remote-User: root\r\nx-remote-extra-scopes: all\r\nImpersonate-User: root\r\n\
-                  Impersonate-Extra-a: b\r\nX-Forwarded-For: 6.6.6.6\r\n";
+                  Impersonate-Extra-a: b\r\nX-Forwarded-For: 6.6.6.6\r\nX_Remote-User: root\r\nimpersonate_user: root\r\n";
     let headers = arrived(&to(&origin, ""), claims);
-    for name in ["x-remote-user", "x-remote-extra-scopes", "impersonate-user", "impersonate-extra-a"] {
+    for name in [
+        "x-remote-user",
+        "x-remote-extra-scopes",
+        "impersonate-user",
+        "impersonate-extra-a",
+        "x_remote-user",
+        "impersonate_user",
+    ] {
         assert!(headers[name].is_null(), "{name} passed: {headers}");
     }
     let headers = arrived(&to(&origin, "trust_headers: [x-forwarded-*, impersonate-user]"), claims);

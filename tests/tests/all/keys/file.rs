@@ -280,13 +280,14 @@ fn a_tcp_listener_leads_where_and_for_as_long_as_it_says() {
         let (_gateway, port) = gateway(&format!("tcp: {{ {tcp} }}"), &upstreams);
         let mut client = connected(port);
         client.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
-        let answered = !is_silent(&client, Duration::from_millis(150));
         let begun = Instant::now();
-        assert!(is_closed(&mut client));
-        (answered, begun.elapsed() > Duration::from_millis(500))
+        let mut got = Vec::new();
+        // What cuts it may be a reset.
+        let _ = std::io::Read::read_to_end(&mut client, &mut got);
+        (!got.is_empty(), begun.elapsed() > Duration::from_secs(2))
     };
     assert_eq!(took("upstream: silent, idle_timeout: 250ms"), (false, false));
-    assert_eq!(took("upstream: silent, idle_timeout: 900ms"), (false, true));
+    assert_eq!(took("upstream: silent, idle_timeout: 4s"), (false, true));
     assert_eq!(took("upstream: echo, idle_timeout: 250ms"), (true, false));
 }
 

@@ -384,16 +384,16 @@ impl World {
         // Ten retries are there at the start; eight requests of three attempts want sixteen.
         let budget = |share: &str| retry(&format!("attempts: 3, budget: {share}, {at_once}"));
         add(Eighth("attempts"), flip(&["plugins.retry.budget"], budget("1%"), "1", budget("100%"), "3"));
-        // Nine waits of which each is a random part of the whole: that they add up to less than one is as likely as
-        // one in nine factorial.
+        // Nine waits of which each is a random part of a second: that they add up to less than one and a half happens once
+        // in ten thousand times.
         let backoff = |base: &str, max: &str| {
             retry(&format!("attempts: 10, retry_on: 503, backoff: {{ base: {base}, max: {max} }}"))
         };
         add(
-            Slower(250),
+            Slower(1500),
             flip(
                 &["plugins.retry.backoff.base"],
-                backoff("250ms", "250ms"),
+                backoff("1s", "1s"),
                 "true",
                 backoff("1ms", "2ms"),
                 "false",
@@ -401,7 +401,7 @@ impl World {
         );
         // Doubled from 20 ms, the last waits may be 2 s long each; bounded by it, all nine last 180 ms at most.
         add(
-            Slower(400),
+            Slower(600),
             flip(
                 &["plugins.retry.backoff.max"],
                 backoff("20ms", "20ms"),

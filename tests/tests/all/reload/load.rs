@@ -132,8 +132,12 @@ fn a_minute_of_reloads_under_load_loses_nothing_and_mixes_nothing() {
     }
     assert!(gateway.stop().success());
     let told = gateway.stderr();
-    let complaints: Vec<&str> =
-        told.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect();
+    // But for what each load says of this file: that everybody acts by the gateway's certificate.
+    let complaints: Vec<&str> = told
+        .lines()
+        .filter(|line| line.contains(" WARN ") || line.contains(" ERROR "))
+        .filter(|line| !line.contains("client_certificate"))
+        .collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
     let connections = scene.look_at_upstreams(load.requests as usize + seen);
     eprintln!(
@@ -194,7 +198,7 @@ version: 1
 reload: {{ watch: false }}
 access_log: {{ format: none }}
 listeners:
-  web: {{ {web}, {tls} }}
+  web: {{ {web}, limits: {{ requests_per_connection: 10000000 }}, {tls} }}
   {other}
 upstreams:
   blue: {blue}
