@@ -1,6 +1,6 @@
 # make demo    see it work          make test   everything that is tested
 # make setup   what the build needs make lint   formatting, clippy, licences and advisories
-# make bench   CPU per request beside a bare Pingora proxy and nginx; latency under reloads beside nginx
+# make bench   CPU per request, latency under reloads and memory per connection, beside a bare Pingora proxy, nginx and HAProxy
 # make fuzz    ten minutes of made-up bytes for each target, see fuzz/README.md
 # make image   the container        make image-test   build it, run it in front of blue and green, measure it
 
@@ -34,6 +34,7 @@ bench: build real
 	$(CARGO) build --release --locked -p vestibule-tests --example bare
 	./tests/bench/run.py
 	./tests/bench/reload.py
+	./tests/bench/memory.py
 
 fuzz:
 	./fuzz/run.sh $(FUZZ_SECONDS)

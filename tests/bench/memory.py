@@ -25,7 +25,8 @@ MESSAGE = b"m" * 1024
 REQUEST = f"GET / HTTP/1.1\r\nHost: {NAME}\r\nUser-Agent: idle\r\n\r\n".encode()
 UPGRADE = (f"GET /tunnel HTTP/1.1\r\nHost: {NAME}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n").encode()
-SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+SWITCHED = (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
 GATEWAY = """
@@ -123,7 +124,8 @@ class Clients:
                 await reader.readexactly(expected) if isinstance(expected, int) else await reader.readuntil(expected)
 
         for first in range(0, count, 50):
-            await asyncio.gather(*(one(number) for number in range(first, min(first + 50, count))))
+            some = (one(number) for number in range(first, min(first + 50, count)))
+            await asyncio.wait_for(asyncio.gather(*some), 30)
 
     async def close(self):
         for writer in self.open:

@@ -10,6 +10,7 @@ use vestibule_tests::gateway::Gateway;
 use vestibule_tests::origin::{Answer, Origin, Reply};
 use vestibule_tests::ports;
 
+use super::bytes::Proxying;
 use crate::raw::{self, connected, is_closed};
 
 /// A gateway whose listener has these limits.
@@ -153,6 +154,30 @@ fn a_client_that_resets_its_connection_ends_its_request_upstream() {
     origin.wait_for_close();
     assert!(!origin.requests()[0].complete);
     assert_eq!(Client::plain(port).get("a.test", "/").status, 200);
+}
+
+#[test]
+fn nginx_beside_does_with_such_clients_what_the_page_says() {
+    let origin = Origin::script(|_| Answer::Stall);
+    let nginx = Proxying::start(origin.address().rsplit_once(':').unwrap().1.parse().unwrap());
+    let stalled = |sent: &str| {
+        let mut client = connected(nginx.port);
+        client.write_all(sent.as_bytes()).unwrap();
+        let mut came = Vec::new();
+        // It may end by a reset, too.
+        let _ = client.read_to_end(&mut came);
+        String::from_utf8(came).unwrap()
+    };
+    assert_eq!(stalled("GET / HTTP/1.1\r\nHost: a.te"), "", "within a head");
+    assert_eq!(stalled("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nx"), "", "within a body");
+    assert!(origin.requests().is_empty());
+
+    let mut half = connected(nginx.port);
+    half.write_all(b"GET /half HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+    origin.wait_for("the request", |all| !all.is_empty());
+    half.shutdown(Shutdown::Write).unwrap();
+    assert!(is_closed(&mut half));
+    origin.wait_for_close();
 }
 
 fn without_linger(client: &std::net::TcpStream) {
